@@ -159,7 +159,7 @@ def _uniforms(name: str, partitions: int) -> np.ndarray:
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
-    uniforms = ((z >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    uniforms = ((z >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     uniforms.flags.writeable = False
     return uniforms
 

@@ -122,7 +122,11 @@ class Shedder:
         return "DEGRADED_CRITICAL" if self.depth == self.rules.depths[0] else "DEGRADED"
 
     def observe(self, latency_ns: int, interval_ns: int, now_ns: int) -> int:
-        """Takes one measured latency and the interval at which ticks came in; returns the depth to use next."""
+        """Takes one measured latency and the tick interval that goes with it; returns the depth to use next.
+
+        Both are those of one asset: the latency of a micro-batch over its rounds, and the time between two ticks of an
+        asset in it. A batch that holds many ticks of an asset is slow without being late.
+        """
         self._advance(now_ns)
         # A feed that pauses is no licence to be slow when it comes back: the interval counts up to Nyquist's.
         interval = min(max(interval_ns, 1), self.rules.nyquist_ns)
