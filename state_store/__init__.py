@@ -1,0 +1,82 @@
+"""Remembers: ticks, states, predictions and leases, in Redis."""
+
+from state_store.client import Timeouts
+from state_store.contract import (
+    START,
+    Commit,
+    ConfigGeneration,
+    Control,
+    Held,
+    Lease,
+    Meta,
+    Outcome,
+    Probe,
+    Rejected,
+    Retention,
+    StateStore,
+    Ticks,
+    WorkerInfo,
+)
+from state_store.errors import (
+    BadTick,
+    BadUrl,
+    FleetMismatch,
+    FleetMissing,
+    PartitionFull,
+    PartitionSealed,
+    ProducerFenced,
+    ServerNotFound,
+    ServerNotStarted,
+    StateStoreError,
+    StoreFull,
+    StoreUnavailable,
+    WrongPassword,
+    WrongServer,
+)
+from state_store.memory import Memory, MemoryStateStore
+from state_store.producer import ProducerLimits, TickProducer
+from state_store.reader import Prediction, PredictionReader, RawPredictions
+from state_store.server import EmbeddedRedis, find_server
+from state_store.store import RedisStateStore
+
+__all__ = [
+    "START",
+    "BadTick",
+    "BadUrl",
+    "Commit",
+    "ConfigGeneration",
+    "Control",
+    "EmbeddedRedis",
+    "FleetMismatch",
+    "FleetMissing",
+    "Held",
+    "Lease",
+    "Memory",
+    "MemoryStateStore",
+    "Meta",
+    "Outcome",
+    "PartitionFull",
+    "PartitionSealed",
+    "Prediction",
+    "PredictionReader",
+    "Probe",
+    "ProducerFenced",
+    "ProducerLimits",
+    "RawPredictions",
+    "RedisStateStore",
+    "Rejected",
+    "Retention",
+    "ServerNotFound",
+    "ServerNotStarted",
+    "StateStore",
+    "StateStoreError",
+    "StoreFull",
+    "StoreUnavailable",
+    "TickProducer",
+    "Ticks",
+    "Timeouts",
+    "WorkerInfo",
+    "WrongPassword",
+    "WrongServer",
+    "find_server",
+]

@@ -1,0 +1,288 @@
+"""What the rest of the fleet may ask of a store, and the values that travel.
+
+Two implementations keep these promises: `RedisStateStore` and, in a dict, `MemoryStateStore`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+import msgpack
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA = 1
+START = b"0-0"  # The cursor before the first tick.
+PAYLOAD_BYTES_MAX = 16_384
+
+
+class Outcome(Enum):
+    """The four answers to a commit; a lost reply is always resolved into one of them."""
+
+    OK = "ok"
+    ALREADY = "already"  # The cursor is already the new one: an earlier sending took effect.
+    FENCED = "fenced"  # Somebody else holds, or held, the lease since.
+    CONFLICT = "conflict"  # The lease is mine, the cursor is not the one I read from.
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How much stays readable behind the cursor, per partition, in entries."""
+
+    ticks: int = 100_000
+    predictions: int = 100_000
+    rejected: int = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a fleet was made with."""
+
+    partitions: int
+    layout: bytes
+    fields: dict[str, Any]
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to commit for one partition, and what the server said when it was granted or renewed.
+
+    `state_cursor` trails `cursor` when states are not written with every commit: ticks after it have to be
+    recomputed, predictions up to `cursor` exist already.
+    """
+
+    partition: int
+    epoch: int
+    nonce: bytes
+    cursor: bytes
+    applied: int
+    attempts: int  # Acquisitions since the last commit, this one included.
+    wanted_by: str
+    ttl_ms: int
+    state_cursor: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The answer when the lease is not mine: by whom it is held (may be nobody), and for how long."""
+
+    partition: int
+    owner: str
+    left_ms: int
+    cursor: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A partition's control fields as the server last told them; no round trip."""
+
+    epoch: int = 0
+    nonce: bytes = b""
+    cursor: bytes = START
+    applied: int = 0
+    wanted_by: str = ""
+    seal: str = ""
+    state_cursor: bytes = START
+    marks: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """One read as columns, ids ascending. A malformed tick keeps its place: value NaN, times as far as known."""
+
+    ids: list[bytes]
+    assets: list[bytes]
+    values: NDArray[np.float64]
+    times_ns: NDArray[np.int64]
+    arrivals_ns: NDArray[np.int64]
+    request_ids: list[bytes | None] | None
+    malformed: dict[int, str]
+    entries: list[list[bytes]] = field(repr=False)  # Names and values as they were sent.
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, part: slice) -> "Ticks":
+        start, stop, _ = part.indices(len(self.ids))
+        return Ticks(
+            self.ids[start:stop],
+            self.assets[start:stop],
+            self.values[start:stop],
+            self.times_ns[start:stop],
+            self.arrivals_ns[start:stop],
+            None if self.request_ids is None else self.request_ids[start:stop],
+            {index - start: reason for index, reason in self.malformed.items() if start <= index < stop},
+            self.entries[start:stop],
+        )
+
+    def payload(self, index: int) -> bytes:
+        """Packs a tick as it was sent (MessagePack: name, value, name, ...), for a dead letter."""
+        pieces = self.entries[index]
+        if sum(map(len, pieces)) > PAYLOAD_BYTES_MAX:
+            pieces = [piece[:256] for piece in pieces[:32]]
+        return bytes(msgpack.packb(pieces) or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A dead letter."""
+
+    id: bytes
+    asset: bytes
+    reason: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Everything that moves together for one partition and micro-batch.
+
+    The arrays are read until the commit has returned; do not write to them before.
+    `state_cursor` is what the stored states reflect after this commit; None means `after`.
+    """
+
+    before: bytes
+    after: bytes
+    ids: list[bytes]
+    assets: list[bytes]
+    times_ns: NDArray[np.int64]
+    payloads: NDArray[np.void]  # 'V{n}' [m]: one MessagePack map each.
+    state_assets: list[bytes]
+    state_records: NDArray[np.uint8]  # [n, record_bytes]
+    rejected: list[Rejected]
+    applied: int  # Ticks consumed: predictions, dead letters, and ticks whose prediction existed already.
+    request_ids: list[bytes | None] | None = None
+    state_cursor: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A partition from outside: how far it is and who works on it."""
+
+    partition: int
+    added: int
+    length: int
+    applied: int
+    trimmed: int
+    backlog: int
+    cursor: bytes
+    first_id: bytes
+    last_id: bytes
+    owner: str
+    epoch: int
+    lease_left_ms: int
+    attempts: int
+    oldest_ms: int  # Age of the oldest unread tick by the server's clock, 0 when there is none.
+    seal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """A registered worker and how long ago the server last heard of it."""
+
+    name: str
+    info: dict[str, Any]
+    age_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigGeneration:
+    """The shared configuration that all workers follow, and its running number."""
+
+    number: int
+    values: dict[str, Any]
+
+
+class StateStore(Protocol):
+    """What a worker needs to remember things between two ticks."""
+
+    async def open_fleet(self, partitions: int, layout: bytes, fields: Mapping[str, Any]) -> Meta:
+        """Makes the fleet, or confirms that it was made with the same values; else raises FleetMismatch."""
+        ...
+
+    async def read_meta(self) -> Meta:
+        """Reads what the fleet was made with; raises FleetMissing."""
+        ...
+
+    async def acquire(self, partition: int, worker: str, ttl_ms: int) -> Lease | Held:
+        """Takes a free or expired lease. Asking again after a lost reply gives the same lease."""
+        ...
+
+    async def renew(self, lease: Lease) -> Lease | Held:
+        """Extends a lease by its time, also after expiry if nobody took it; Held means it is lost."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Gives a lease back; a lost or foreign one is left alone."""
+        ...
+
+    async def want(self, partition: int, worker: str) -> None:
+        """Asks the holder to hand over; it sees the name in its next renewal or commit."""
+        ...
+
+    def seen(self, partition: int) -> Control:
+        """Repeats what the server last said to the holder of this partition."""
+        ...
+
+    async def read(self, partition: int, after: bytes, count: int, block_ms: int) -> Ticks:
+        """Reads up to `count` ticks after an id; waits up to `block_ms` for the first (0: not at all)."""
+        ...
+
+    async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:
+        """Loads state records, None for an asset never seen."""
+        ...
+
+    async def commit(self, lease: Lease, commit: Commit) -> Outcome:
+        """Moves states, predictions, dead letters and cursor together, or nothing.
+
+        Raises StoreUnavailable while the server cannot be reached (then ask again with the same commit),
+        StoreFull (nothing written) and PartitionSealed.
+        """
+        ...
+
+    async def probe(self, partition: int) -> Probe:
+        """Looks at a partition without touching it."""
+        ...
+
+    async def register_worker(self, name: str, info: Mapping[str, Any]) -> None:
+        """Says by the server's clock that a worker lives."""
+        ...
+
+    async def deregister_worker(self, name: str) -> None:
+        """Forgets a worker."""
+        ...
+
+    async def workers(self) -> list[WorkerInfo]:
+        """Lists the registered workers by name."""
+        ...
+
+    async def read_config(self) -> ConfigGeneration:
+        """Reads the newest shared configuration; generation 0 is empty."""
+        ...
+
+    async def publish_config(self, known: int, values: Mapping[str, Any]) -> int | None:
+        """Publishes the generation after a known one; None if somebody else was faster."""
+        ...
+
+    async def append_audit(self, event: Mapping[str, Any]) -> bytes:
+        """Appends an event to the audit stream; gives its id."""
+        ...
+
+    async def close(self) -> None:
+        """Closes every connection; leases stay until released or expired."""
+        ...
+
+
+def id_order(entry_id: bytes) -> tuple[int, int]:
+    """Gives the sort key of a stream id."""
+    ms, _, sequence = entry_id.partition(b"-")
+    return int(ms), int(sequence or 0)
+
+
+def ascending(ids: list[bytes]) -> bool:
+    """Tells whether stream ids rise strictly."""
+    pairs = zip(ids, ids[1:], strict=False)
+    # Ids of one length sort like their text.
+    return all(one < two if len(one) == len(two) else id_order(one) < id_order(two) for one, two in pairs)

@@ -1,0 +1,76 @@
+"""Every key name, and the rule that gives an asset its partition.
+
+The keys of one partition share a hash tag, so they live on one node and roll back together.
+"""
+
+import re
+from dataclasses import dataclass
+from zlib import crc32
+
+from state_store.errors import BadUrl
+
+ASSET_BYTES_MAX = 256
+_NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of one fleet's keys."""
+
+    namespace: str = "usp"
+
+    def __post_init__(self):
+        if not _NAMESPACE.fullmatch(self.namespace):
+            raise BadUrl(f"The namespace {self.namespace!r} cannot be used: take 1 to 64 of A-Z a-z 0-9 . _ -")
+
+    @property
+    def meta(self) -> str:
+        return f"{self.namespace}:meta"
+
+    @property
+    def workers(self) -> str:
+        return f"{self.namespace}:workers"
+
+    @property
+    def config(self) -> str:
+        return f"{self.namespace}:config"
+
+    @property
+    def audit(self) -> str:
+        return f"{self.namespace}:audit"
+
+    def of(self, partition: int) -> "PartitionKeys":
+        """Names the keys of one partition."""
+        tag = f"{self.namespace}:{{{partition}}}"
+        return PartitionKeys(*(f"{tag}:{name}".encode() for name in PartitionKeys.__dataclass_fields__))
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionKeys:
+    """The keys of one partition, as bytes ready for the wire."""
+
+    ticks: bytes
+    control: bytes
+    states: bytes
+    predictions: bytes
+    latest: bytes
+    rejected: bytes
+    producers: bytes
+
+
+def partition_of(asset: bytes, partitions: int) -> int:
+    """Gives the partition of an asset, the same in every language and for ever."""
+    return crc32(asset) % partitions
+
+
+def asset_fault(asset: bytes) -> str | None:
+    """Says what is wrong with an asset's name, if anything is."""
+    if not asset:
+        return "asset is empty"
+    if len(asset) > ASSET_BYTES_MAX:
+        return f"asset is longer than {ASSET_BYTES_MAX} bytes"
+    try:
+        asset.decode()
+    except UnicodeDecodeError:
+        return "asset is not UTF-8"
+    return None

@@ -1,0 +1,47 @@
+"""Ticks of one producer on their way to one partition: numbered, and kept a while after they were taken.
+
+        kept (taken, for a rewind)          waiting
+    [ ... acknowledged ]                [ acknowledged + 1 ... ]
+"""
+
+from collections import deque
+from itertools import islice
+
+from state_store.errors import StateStoreError
+
+
+class Outbox:
+    """Pure: answers come in as arguments."""
+
+    def __init__(self, rewind_max: int):
+        self.acknowledged = 0  # The highest number that the server took.
+        self.lost = 0  # Taken by the server, lost by it, and no longer here.
+        self.resume = False  # The next call goes on after a gap that cannot be filled.
+        self.waiting: deque[bytes] = deque()
+        self.kept: deque[bytes] = deque(maxlen=rewind_max)
+        self.obstacle: StateStoreError | None = None  # Why nothing moves.
+        self.retry_at = 0.0
+        self.moved_at = 0.0
+
+    def head(self, count: int) -> list[bytes]:
+        """The next ticks to send; the first has the number `acknowledged + 1`."""
+        return list(islice(self.waiting, count))
+
+    def acknowledge(self, last: int) -> int:
+        """Notes that the server has taken everything up to a number; gives how many that were."""
+        taken = last - self.acknowledged
+        for _ in range(taken):
+            self.kept.append(self.waiting.popleft())
+        self.acknowledged = last
+        self.resume = False
+        return taken
+
+    def rewind(self, last: int) -> None:
+        """Takes back what the server no longer has; what is not kept any more is counted as lost."""
+        missing = self.acknowledged - last
+        again = min(missing, len(self.kept))
+        for _ in range(again):
+            self.waiting.appendleft(self.kept.pop())
+        self.acknowledged -= again
+        self.lost += missing - again
+        self.resume = missing > again

@@ -1,0 +1,95 @@
+"""Turns what a server or the network answers into our errors: one line with the place and the remedy."""
+
+import re
+import socket
+import ssl
+
+import redis.exceptions as control
+
+from state_store.errors import StateStoreError, StoreFull, StoreUnavailable, WrongPassword, WrongServer
+
+_NOT_READY = {
+    "LOADING": "is still loading its data",
+    "MASTERDOWN": "has lost its primary",
+    "READONLY": "is a read-only replica: point the URL at the primary",
+    "BUSY": "is busy with a script",
+    "NOREPLICAS": "has too few replicas attached to take writes",
+    "CLUSTERDOWN": "belongs to a cluster that is down",
+    "TRYAGAIN": "is moving its slots",
+}
+_DENIED = {
+    "NOAUTH": "wants a password: write it into the URL as redis://:password@host or redis://user:password@host",
+    "WRONGPASS": "refused the user or the password in the URL",
+    "NOPERM": "does not permit this user what the fleet needs: see its ACL",
+}
+_FULL = {
+    "OOM": "has reached its maxmemory: nothing was written; raise maxmemory or lower the retention",
+    "MISCONF": "cannot write to its disk: nothing was written; free disk space there",
+}
+_MOVED, _FOREIGN = ("MOVED", "ASK"), ("WRONGTYPE",)
+_CODE = re.compile(rf"(?:^|[-:] ?)({'|'.join([*_NOT_READY, *_DENIED, *_FULL, *_MOVED, *_FOREIGN])})\b")
+
+
+def refusal(text: str, where: str) -> StateStoreError:
+    """Names the error behind an error reply."""
+    found = _CODE.search(text)  # A script's or a transaction's error holds the reason in the middle.
+    code, rest = (found[1], text[found.end() :].strip()) if found else ("", text)
+    if code in _NOT_READY:
+        return StoreUnavailable(f"{where} {_NOT_READY[code]}.")
+    if code in _DENIED:
+        return WrongPassword(f"{where} {_DENIED[code]} (it says: {rest[:80]}).")
+    if code in _FULL:
+        return StoreFull(f"{where} {_FULL[code]}.")
+    if code in _MOVED:
+        return WrongServer(f"{where} is one node of a Redis Cluster: the fleet needs a server that holds all keys.")
+    if code in _FOREIGN:
+        return WrongServer(f"{where} holds another kind of key under one of ours: take another namespace.")
+    if "AUTH" in text:
+        return WrongPassword(f"{where} takes no password, or not this one ({text}): correct the URL.")
+    if "unknown command" in text:
+        return WrongServer(f"{where} is too old ({text}): the fleet needs Redis 6.2 or Valkey 7.2.")
+    return WrongServer(f"{where} answered '{text}'.")
+
+
+def unreachable(error: BaseException, where: str) -> StateStoreError:
+    """Names the error behind a connection that could not be made or was lost."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return WrongServer(
+            f"The certificate of {where} was refused ({error.verify_message}): "
+            "name its authority with ?ssl_ca_certs=FILE."
+        )
+    if isinstance(error, ssl.SSLError):
+        return WrongServer(f"{where} does not speak TLS ({error.reason}): use redis:// if it is meant to be plain.")
+    if isinstance(error, TimeoutError):
+        return StoreUnavailable(f"{where} does not answer: check host, port and firewall.")
+    if isinstance(error, socket.gaierror):
+        return StoreUnavailable(f"{where} cannot be reached, its host name is unknown: check the URL.")
+    if isinstance(error, FileNotFoundError):
+        return StoreUnavailable(f"{where} cannot be reached, there is no such socket: start Redis or check the URL.")
+    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):  # One for each address.
+        return StoreUnavailable(f"{where} refuses connections: start Redis there or check the URL.")
+    if isinstance(error, PermissionError):
+        return StoreUnavailable(f"{where} may not be opened by this user: check the socket's permissions.")
+    return StoreUnavailable(f"The connection to {where} was lost ({error or type(error).__name__}).")
+
+
+def control_error(error: control.RedisError, where: str) -> StateStoreError:
+    """Names the error behind an exception of the control client."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, control.RedisError):  # Errors of entering come wrapped as errors of connecting.
+        return control_error(cause, where)
+    if isinstance(error, control.NoPermissionError):
+        return refusal(f"NOPERM {error}", where)
+    if isinstance(error, control.AuthenticationError):
+        return refusal(f"{'NOAUTH' if 'HELLO' in str(error) else 'WRONGPASS'} {error}", where)
+    if isinstance(error, control.OutOfMemoryError):
+        return refusal(f"OOM {error}", where)
+    if isinstance(error, control.ReadOnlyError):
+        return refusal("READONLY", where)
+    if isinstance(error, control.BusyLoadingError):
+        return refusal("LOADING", where)
+    if isinstance(error, control.MasterDownError):
+        return refusal("MASTERDOWN", where)
+    if isinstance(error, control.ConnectionError | control.TimeoutError):
+        return unreachable(cause or error, where)
+    return refusal(str(error), where)

@@ -1,0 +1,138 @@
+"""The store in Redis: fleet-wide matters by `control`, each held partition by its own two connections."""
+
+from collections.abc import Mapping
+from secrets import token_hex
+from typing import Any
+
+from state_store.client import Address, Timeouts
+from state_store.contract import (
+    Commit,
+    ConfigGeneration,
+    Control,
+    Held,
+    Lease,
+    Meta,
+    Outcome,
+    Probe,
+    Retention,
+    Ticks,
+    WorkerInfo,
+)
+from state_store.control import FleetControl
+from state_store.keys import Keys
+from state_store.lease import decode_lease
+from state_store.partition import Partition
+from state_store.ticks import AssetCheck
+
+
+class RedisStateStore:
+    """Keeps the contract of `StateStore` in a Redis server."""
+
+    def __init__(
+        self,
+        url: str,
+        namespace: str = "usp",
+        *,
+        retention: Retention | None = None,
+        timeouts: Timeouts | None = None,
+    ):
+        self.address = Address.parse(url)
+        self.keys = Keys(namespace)
+        self.retention = retention or Retention()
+        self.timeouts = timeouts or Timeouts()
+        self._control = FleetControl(self.address.control(self.timeouts), self.keys, str(self.address))
+        self._partitions: dict[int, Partition] = {}
+        self._checks: dict[int, AssetCheck] = {}
+        self._nonces: dict[int, bytes] = {}  # Of acquisitions whose reply was lost: asked again with the same.
+
+    async def open_fleet(self, partitions: int, layout: bytes, fields: Mapping[str, Any]) -> Meta:
+        return await self._control.open_fleet(Meta(partitions, layout, dict(fields)))
+
+    async def read_meta(self) -> Meta:
+        return await self._control.read_meta()
+
+    async def acquire(self, partition: int, worker: str, ttl_ms: int) -> Lease | Held:
+        nonce = self._nonces.setdefault(partition, token_hex(16).encode())
+        key = self.keys.of(partition).control
+        reply = await self._control.lease("acquire", key, worker, nonce, ttl_ms)
+        answer, _, _ = decode_lease(partition, reply, ttl_ms, key)
+        if isinstance(answer, Lease):
+            answer = await self._hold(answer)
+        self._nonces.pop(partition, None)
+        return answer
+
+    async def _hold(self, lease: Lease) -> Lease | Held:
+        """Opens the connections of a fresh lease, and looks whether it is still mine under the watch."""
+        held = self._partition(lease.partition)
+        held.close()
+        control = await held.hold()
+        if (control.epoch, control.nonce) == (lease.epoch, lease.nonce):
+            return lease
+        held.close()
+        return Held(lease.partition, "", 0, control.cursor)
+
+    async def renew(self, lease: Lease) -> Lease | Held:
+        renewed = await self._partition(lease.partition).renew(lease)
+        if isinstance(renewed, Held):
+            self._partition(lease.partition).close()
+        return renewed
+
+    async def release(self, lease: Lease) -> None:
+        held = self._partition(lease.partition)
+        try:
+            await held.release(lease)
+        finally:
+            held.close()
+
+    async def want(self, partition: int, worker: str) -> None:
+        await self._control.lease("want", self.keys.of(partition).control, worker)
+
+    def seen(self, partition: int) -> Control:
+        return self._partition(partition).control
+
+    async def read(self, partition: int, after: bytes, count: int, block_ms: int) -> Ticks:
+        return await self._partition(partition).read(after, count, block_ms, await self._check(partition))
+
+    async def _check(self, partition: int) -> AssetCheck:
+        if partition not in self._checks:
+            self._checks[partition] = AssetCheck(partition, (await self.read_meta()).partitions)
+        return self._checks[partition]
+
+    async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:
+        return await self._partition(partition).load(assets)
+
+    async def commit(self, lease: Lease, commit: Commit) -> Outcome:
+        return await self._partition(lease.partition).commit(lease, commit)
+
+    async def probe(self, partition: int) -> Probe:
+        return await self._control.probe(partition)
+
+    async def register_worker(self, name: str, info: Mapping[str, Any]) -> None:
+        await self._control.register_worker(name, info)
+
+    async def deregister_worker(self, name: str) -> None:
+        await self._control.deregister_worker(name)
+
+    async def workers(self) -> list[WorkerInfo]:
+        return await self._control.workers()
+
+    async def read_config(self) -> ConfigGeneration:
+        return await self._control.read_config()
+
+    async def publish_config(self, known: int, values: Mapping[str, Any]) -> int | None:
+        return await self._control.publish_config(known, values)
+
+    async def append_audit(self, event: Mapping[str, Any]) -> bytes:
+        return await self._control.append_audit(event)
+
+    async def close(self) -> None:
+        for held in self._partitions.values():
+            held.close()
+        self._partitions.clear()
+        await self._control.client.aclose()
+
+    def _partition(self, partition: int) -> Partition:
+        if partition not in self._partitions:
+            keys = self.keys.of(partition)
+            self._partitions[partition] = Partition(partition, keys, self.address, self.timeouts, self.retention)
+        return self._partitions[partition]

@@ -1,0 +1,192 @@
+"""Turns the reply of an XREAD into columns, and finds the ticks that cannot be used.
+
+A batch in which every entry has the same fields in the same order, every number is plain and every asset known
+takes the columnar way; anything else is looked at tick by tick. Both ways give the same columns.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from state_store.contract import Ticks
+from state_store.keys import ASSET_BYTES_MAX, asset_fault, partition_of
+
+REQUEST_ID_BYTES_MAX = 256
+KNOWN_MAX = 65_536
+_INT64 = np.iinfo(np.int64)
+_ARRIVAL_MS_MAX = int(_INT64.max) // 1_000_000
+_REAL_BYTES = b"0123456789+-.eE"  # float() also takes b"1_0", b" 1", b"nan": none of them is a number here.
+_INTEGER_BYTES = b"0123456789+-"
+_NANOSECOND_DIGITS = 19
+_MILLISECOND_DIGITS = 13
+_POWERS = {n: 10 ** np.arange(n - 1, -1, -1, dtype=np.uint64) for n in (_MILLISECOND_DIGITS, _NANOSECOND_DIGITS)}
+_ID, _FIELDS = itemgetter(0), itemgetter(1)
+
+
+class AssetCheck:
+    """Says what is wrong with an asset in this partition's log; remembers those that are fine."""
+
+    def __init__(self, partition: int, partitions: int):
+        self.partition = partition
+        self.partitions = partitions
+        self.known: set[bytes] = set()
+
+    def passes(self, assets: Sequence[bytes]) -> bool:
+        """Tells whether all of them have been found fine before."""
+        return self.known.issuperset(assets)
+
+    def fault(self, asset: bytes) -> str | None:
+        if asset in self.known:
+            return None
+        fault = asset_fault(asset) or self._misplaced(asset)
+        if fault is None:
+            if len(self.known) >= KNOWN_MAX:
+                self.known.clear()
+            self.known.add(asset)
+        return fault
+
+    def _misplaced(self, asset: bytes) -> str | None:
+        home = partition_of(asset, self.partitions)
+        if home == self.partition:
+            return None
+        return f"asset belongs to partition {home} (crc32 mod {self.partitions}), not {self.partition}"
+
+
+def parse(entries: list, check: AssetCheck) -> Ticks:
+    """Turns stream entries `[[id, [name, value, ...]], ...]` into columns."""
+    ids = list(map(_ID, entries))
+    fields = list(map(_FIELDS, entries))
+    arrivals_ns = _arrivals(ids)
+    columns = _alike(fields) if fields else None
+    if columns is not None and {b"a", b"y", b"t"} <= columns.keys() and check.passes(columns[b"a"]):
+        values, times_ns = _reals(columns[b"y"]), _integers(columns[b"t"])
+        requests = cast("list[bytes | None] | None", columns.get(b"r"))
+        short = max(map(len, columns.get(b"r", ids))) <= REQUEST_ID_BYTES_MAX
+        if values is not None and times_ns is not None and short:
+            return Ticks(ids, columns[b"a"], values, times_ns, arrivals_ns, requests, {}, fields)
+    return _one_by_one(ids, fields, arrivals_ns, check)
+
+
+def _alike(fields: list[list[bytes]]) -> dict[bytes, list[bytes]] | None:
+    """Splits entries that name the same fields in the same order into columns, by field."""
+    width, count = len(fields[0]), len(fields)
+    if set(map(len, fields)) != {width}:
+        return None
+    flat = list(chain.from_iterable(fields))
+    columns = {}
+    for place in range(0, width, 2):
+        name = flat[place]
+        if flat[place::width].count(name) != count:
+            return None
+        columns[name] = flat[place + 1 :: width]
+    return columns
+
+
+def _reals(texts: list[bytes]) -> NDArray[np.float64] | None:
+    if b"".join(texts).translate(None, _REAL_BYTES):
+        return None
+    try:
+        values = np.array(list(map(float, texts)))
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
+def _integers(texts: list[bytes]) -> NDArray[np.int64] | None:
+    if set(map(len, texts)) == {_NANOSECOND_DIGITS}:
+        numbers = _digits(b"".join(texts), _NANOSECOND_DIGITS)
+        if numbers is not None and numbers.max() <= _INT64.max:
+            return numbers.astype(np.int64)
+    if b"".join(texts).translate(None, _INTEGER_BYTES):
+        return None
+    try:
+        return np.array(list(map(int, texts)), dtype=np.int64)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _digits(text: bytes, width: int, stride: int | None = None) -> NDArray[np.uint64] | None:
+    """Reads decimal numbers of one width from a text, all at once."""
+    matrix = np.frombuffer(text, np.uint8).reshape(-1, stride or width)[:, :width] - 48  # Below b"0" wraps above 9.
+    if matrix.max() > 9:
+        return None
+    return matrix.astype(np.uint64) @ _POWERS[width]
+
+
+def _arrivals(ids: list[bytes]) -> NDArray[np.int64]:
+    """Gives the milliseconds of stream ids, in nanoseconds; one beyond 64 bits counts as the last instant."""
+    stride = _MILLISECOND_DIGITS + 1
+    heads = b"".join([entry_id[:stride] for entry_id in ids])
+    milliseconds = None
+    if len(heads) == stride * len(ids) and heads[_MILLISECOND_DIGITS::stride] == b"-" * len(ids) and ids:
+        milliseconds = _digits(heads, _MILLISECOND_DIGITS, stride)
+    if milliseconds is None:
+        milliseconds = np.array([int(entry_id.partition(b"-")[0]) for entry_id in ids], dtype=np.uint64)
+    return np.minimum(milliseconds, np.uint64(_ARRIVAL_MS_MAX)).astype(np.int64) * 1_000_000
+
+
+def _one_by_one(
+    ids: list[bytes], fields: list[list[bytes]], arrivals_ns: NDArray[np.int64], check: AssetCheck
+) -> Ticks:
+    assets, requests, malformed = [], [], {}
+    values, times_ns = np.full(len(ids), np.nan), np.zeros(len(ids), np.int64)
+    for index, pieces in enumerate(fields):
+        named = dict(zip(pieces[0::2], pieces[1::2], strict=False))
+        asset, request = named.get(b"a", b""), named.get(b"r")
+        assets.append(asset[:ASSET_BYTES_MAX])
+        requests.append(request if request is None else request[:REQUEST_ID_BYTES_MAX])
+        value, time_ns, fault = read_tick(named, check.fault)
+        times_ns[index] = time_ns
+        if fault is None:
+            values[index] = value
+        else:
+            malformed[index] = fault
+    request_ids = requests if any(request is not None for request in requests) else None
+    return Ticks(ids, assets, values, times_ns, arrivals_ns, request_ids, malformed, fields)
+
+
+def read_tick(
+    named: dict[bytes, bytes], asset_fault: Callable[[bytes], str | None]
+) -> tuple[float, int, str | None]:
+    """Reads one tick slowly: its value, its time and what is wrong with it."""
+    missing = next((name for name in (b"a", b"y", b"t") if name not in named), None)
+    if missing is not None:
+        return np.nan, 0, f"no field {missing.decode()}"
+    time_ns, time_fault = _read_time(named[b"t"])
+    value, value_fault = _read_value(named[b"y"])
+    request_fault = "request id is too long" if len(named.get(b"r", b"")) > REQUEST_ID_BYTES_MAX else None
+    return value, time_ns, asset_fault(named[b"a"]) or value_fault or time_fault or request_fault
+
+
+def _read_value(text: bytes) -> tuple[float, str | None]:
+    try:
+        value = float(text)
+    except ValueError:
+        return np.nan, f"not a number: {_shown(text)}"
+    if not np.isfinite(value):
+        return np.nan, f"not finite: {_shown(text)}"
+    if text.translate(None, _REAL_BYTES):
+        return np.nan, f"not a number: {_shown(text)}"
+    return value, None
+
+
+def _read_time(text: bytes) -> tuple[int, str | None]:
+    fault = f"timestamp is not an integer: {_shown(text)}"
+    try:
+        time_ns = int(text)
+    except ValueError:
+        return 0, fault
+    if text.translate(None, _INTEGER_BYTES):
+        return 0, fault
+    if not _INT64.min <= time_ns <= _INT64.max:
+        return 0, f"timestamp does not fit 64 bits: {_shown(text)}"
+    return time_ns, None
+
+
+def _shown(text: bytes) -> str:
+    """Quotes what was found, cut to a length fit for a log line."""
+    return repr(text[:40].decode(errors="backslashreplace"))

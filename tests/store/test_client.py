@@ -1,0 +1,193 @@
+"""Every way in which a server cannot be had gives one line: what, where, and the remedy."""
+
+import asyncio
+import shutil
+import socket
+import ssl
+import subprocess
+from contextlib import suppress
+
+import pytest
+
+from state_store import (
+    BadUrl,
+    EmbeddedRedis,
+    PredictionReader,
+    RedisStateStore,
+    StateStoreError,
+    StoreUnavailable,
+    TickProducer,
+    Timeouts,
+    WrongPassword,
+    WrongServer,
+)
+from state_store.client import Address
+
+QUICK = Timeouts(connect_s=0.5, reply_s=0.5, resolve_s=0.2)
+
+
+async def complaints(url: str) -> list[StateStoreError]:
+    """What the control client, the wire and the producer say about a server."""
+    store = RedisStateStore(url, timeouts=QUICK)
+    found = []
+    for ask in (store.read_meta, lambda: store._partition(0).hold(), TickProducer(url, timeouts=QUICK).__aenter__):
+        with pytest.raises(StateStoreError) as caught:
+            await ask()
+        found.append(caught.value)
+    await store.close()
+    for error in found:
+        assert "\n" not in str(error) and "secret" not in str(error), error
+    return found
+
+
+@pytest.mark.parametrize(
+    "url, shown",
+    [
+        ("redis://h", "redis://h:6379"),
+        ("redis://user:secret@h:1/2", "redis://user:***@h:1/2"),
+        ("rediss://:secret@[::1]:7", "rediss://:***@[::1]:7"),
+        ("unix:///tmp/a%20b.sock?db=3", "unix:///tmp/a b.sock?db=3"),
+        ("unix://u:secret@/tmp/x.sock", "unix://u:***@/tmp/x.sock"),
+    ],
+)
+def test_the_password_is_never_shown(url, shown):
+    assert str(Address.parse(url)) == shown and "secret" not in repr(Address.parse(url))
+
+
+def test_a_password_may_hold_any_character_percent_encoded():
+    assert Address.parse("redis://:p%40%2F%23@h").password == "p@/#"
+
+
+@pytest.mark.parametrize(
+    "url, named",
+    [
+        ("http://h", "scheme 'http'"),
+        ("localhost:6379", "scheme 'localhost'"),
+        ("", "scheme 'none'"),
+        ("redis://h:notaport", "port"),
+        ("redis://:sec/ret@h", "port"),
+        ("redis://h/abc", "database 'abc'"),
+        ("redis://h?max_connections=3", "unknown option 'max_connections'"),
+        ("redis://h?ssl_ca_certs=x", "unknown option 'ssl_ca_certs'"),
+        ("unix://", "names no socket"),
+    ],
+)
+def test_a_bad_url_is_refused_with_an_example(url, named):
+    with pytest.raises(BadUrl, match=named) as caught:
+        Address.parse(url)
+    assert "sec" not in str(caught.value) or "ssl" in url
+
+
+@pytest.mark.parametrize("namespace", ["", "a b", "a{b}", "x" * 65, "a:b"])
+def test_a_bad_namespace_is_refused(namespace):
+    with pytest.raises(BadUrl, match="namespace"):
+        RedisStateStore("redis://h", namespace)
+
+
+def test_a_certificate_that_cannot_be_read_is_named():
+    with pytest.raises(BadUrl, match="certificate or key"):
+        _ = Address.parse("rediss://h?ssl_ca_certs=/no/such/file").tls_context
+
+
+async def test_nobody_listens():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"redis://:secret@localhost:{free.getsockname()[1]}"
+        for error in await complaints(url):
+            assert isinstance(error, StoreUnavailable) and "refuses connections" in str(error)
+
+
+async def test_no_such_socket(tmp_path):
+    for error in await complaints(f"unix://{tmp_path}/none.sock"):
+        assert isinstance(error, StoreUnavailable) and "no such socket" in str(error)
+
+
+async def test_nobody_answers():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for error in await complaints(f"redis://127.0.0.1:{silent.getsockname()[1]}"):
+            assert isinstance(error, StoreUnavailable) and "does not answer" in str(error)
+
+
+async def test_something_else_answers():
+    async def serve(reader, writer):
+        await reader.read(10)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    for error in await complaints(f"redis://127.0.0.1:{port}"):
+        assert isinstance(error, WrongServer), error
+    for error in await complaints(f"rediss://127.0.0.1:{port}"):
+        assert isinstance(error, WrongServer) and "does not speak TLS" in str(error)
+    listener.close()
+    await listener.wait_closed()
+
+
+async def test_passwords_wanted_and_wrong(tmp_path):
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        admin = RedisStateStore(server.url)
+        await admin._control.client.config_set("requirepass", "other")
+        try:
+            for error in await complaints(server.url):
+                assert isinstance(error, WrongPassword) and "password" in str(error)
+            for error in await complaints(server.url.replace("unix://", "unix://:secret@")):
+                assert isinstance(error, WrongPassword) and ":***@" in str(error)
+            url = server.url.replace("unix://", "unix://:other@")
+            for ask in (TickProducer(url).__aenter__, lambda: PredictionReader(url).read(0)):
+                with pytest.raises(StateStoreError, match="predictor init"):
+                    await ask()
+        finally:
+            await admin.close()
+
+
+async def test_a_host_that_has_no_name():
+    store = RedisStateStore("redis://no-such-host.invalid", timeouts=QUICK)
+    with pytest.raises(StoreUnavailable, match="no-such-host.invalid"):
+        await store.read_meta()
+    await store.close()
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for localhost that nobody else vouches for, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    made, key = tmp_path / "made.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True)
+    return made, key
+
+
+async def test_tls_is_checked_and_carries_everything(server, namespace, certificate):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*certificate)
+
+    async def serve(reader, writer):
+        inner_reader, inner_writer = await asyncio.open_unix_connection(server.socket_url.removeprefix("unix://"))
+
+        async def pump(source, target):
+            with suppress(ConnectionError, ssl.SSLError):
+                while data := await source.read(65536):
+                    target.write(data)
+            target.close()
+
+        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    url = f"rediss://localhost:{listener.sockets[0].getsockname()[1]}"
+    for error in await complaints(url):
+        assert isinstance(error, WrongServer) and "ssl_ca_certs=FILE" in str(error)
+    store = RedisStateStore(f"{url}?ssl_ca_certs={certificate[0]}", namespace)
+    await store.open_fleet(1, bytes(8), {})
+    lease = await store.acquire(0, "one", 60_000)
+    async with TickProducer(f"{url}?ssl_cert_reqs=none", namespace) as producer:
+        await producer.send("asset", 1.0)
+    assert (await store.read(0, lease.cursor, 10, 1000)).assets == [b"asset"]
+    await store.release(lease)
+    await store.close()
+    listener.close()
+    await listener.wait_closed()
