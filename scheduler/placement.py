@@ -47,8 +47,8 @@ class View:
 class PlacementRules:
     """How long a partition stays where it is before it may be handed over."""
 
-    hold_ms: int = 10_000
-    hold_jitter_ms: int = 2_000  # Keeps the hand-overs of a fleet apart.
+    hold_ms: int = 3_000
+    hold_jitter_ms: int = 1_000  # Keeps the hand-overs of a fleet apart.
 
     def __post_init__(self) -> None:
         if self.hold_ms < 0 or self.hold_jitter_ms < 0:

@@ -1,0 +1,195 @@
+"""The state of one asset as a file that cannot be half right.
+
+    +------------------------------------------------+-------------------------------+
+    | MessagePack map                                | SHA-256 of the map, as 64     |
+    | schema_version timestamp config global         | hexadecimal characters        |
+    | telemetry flags kernels {A, B, C, D}           |                               |
+    +------------------------------------------------+-------------------------------+
+
+Every number of the state lies in `global` or in its kernel's block under its own name, as dtype, shape and bytes: what
+is read is what was written, NaN and the last bit included. `telemetry`, `flags` and the last forecast are those that
+were out. The sum is checked before anything is looked at, then the schema, then the shapes.
+"""
+
+import hashlib
+from collections import ChainMap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from .config import PredictorConfig
+from .errors import IntegrityError, SchemaMismatch
+from .graph import Program
+from .result import Telemetry
+
+SUM_BYTES = 64
+KERNELS = {"A": "hilbert.", "B": "galerkin.", "C": "levy.", "D": "signature."}
+FLAGS = {
+    "degraded_inference": "degraded_inference_mode",
+    "emergency": "emergency_mode",
+    "regime_change": "regime_change_detected",
+    "mode_collapse": "mode_collapse_warning",
+}
+RESTORE = "Load an older snapshot, or start cold."
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a file holds."""
+
+    config: PredictorConfig
+    timestamp_ns: int  # when it was taken
+    row: np.ndarray  # [1, words]
+    last: np.ndarray | None  # the record of the last forecast; None before the first, or from another version
+
+
+class Encoder:
+    """Makes the MessagePack of a program's states, without its sum. The places of the numbers are looked up once."""
+
+    def __init__(self, program: Program) -> None:
+        self._program, self._row = program, program.cold(1)
+        self._leaves = [
+            (name, leaf, {"dtype": leaf.dtype.str, "shape": list(leaf.shape[1:])})
+            for name, leaf in program.fields(self._row).items()
+        ]
+
+    def encode(self, config: PredictorConfig, row: np.ndarray, last: np.ndarray | None, timestamp_ns: int) -> bytes:
+        self._row[...] = row
+        blocks: dict[str, dict[str, Any]] = {"": {}, **{kernel: {} for kernel in KERNELS}}
+        for name, leaf, head in self._leaves:
+            blocks[_block_of(name)][name] = {**head, "data": leaf.tobytes()}
+        rest = blocks.pop("")
+        return pack(
+            {
+                "schema_version": config.schema_version,
+                "timestamp": timestamp_ns,
+                "config": vars(config),
+                "global": {
+                    "layout": self._program.layout_fingerprint,
+                    "made_by": self._program.fingerprint,
+                    "state": rest,
+                    "last_result": _encoded_last(last),
+                },
+                "telemetry": {} if last is None else telemetry_of(last),
+                "flags": {flag: bool(last is not None and last[name]) for flag, name in FLAGS.items()},
+                "kernels": blocks,
+            }
+        )
+
+
+def pack(payload: dict[str, Any]) -> bytes:
+    packed = msgpack.packb(payload)
+    assert packed is not None
+    return packed
+
+
+def _block_of(name: str) -> str:
+    return next((kernel for kernel, prefix in KERNELS.items() if name.startswith(prefix)), "")
+
+
+def _encoded_last(last: np.ndarray | None) -> dict[str, Any] | None:
+    return None if last is None else {"fields": list(last.dtype.names or ()), "record": last.tobytes()}
+
+
+def unseal(content: bytes, where: object) -> bytes:
+    """The data of a file, if their sum is right."""
+    data, found = content[:-SUM_BYTES], content[-SUM_BYTES:]
+    expected = hashlib.sha256(data).hexdigest().encode()
+    if len(content) <= SUM_BYTES or found != expected:
+        raise IntegrityError(
+            f"Checksum mismatch in snapshot {where} ({len(content)} bytes): the file is damaged or was cut short "
+            f"(checksum mismatch: the data give {expected.decode()[:12]}…). {RESTORE}"
+        )
+    return data
+
+
+def contents(content: bytes, where: object) -> dict[str, Any]:
+    """The whole map of a file whose sum is right: for a look inside."""
+    payload = msgpack.unpackb(unseal(content, where))
+    if not isinstance(payload, dict) or "schema_version" not in payload:
+        raise IntegrityError(f"{where} is not a snapshot: it has no schema_version. {RESTORE}")
+    return payload
+
+
+def config_in(content: bytes, where: object) -> PredictorConfig:
+    """The config that a snapshot was taken with."""
+    try:
+        return PredictorConfig.from_mapping(contents(content, where)["config"])
+    except (ValueError, TypeError) as error:
+        if isinstance(error, IntegrityError):
+            raise
+        raise SchemaMismatch(f"the config in snapshot {where} is not one of this version: {error} {RESTORE}") from error
+
+
+def decode(program: Program, config: PredictorConfig, content: bytes, where: object) -> Snapshot:
+    """What a file holds, or IntegrityError, or SchemaMismatch."""
+    payload = contents(content, where)
+    if payload["schema_version"] != config.schema_version:
+        raise SchemaMismatch(
+            f"Schema version mismatch: snapshot={payload['schema_version']}, current={config.schema_version} "
+            f"({where}). Load it with the version of this package that wrote it, or start cold."
+        )
+    try:
+        shared = payload["global"]
+        if shared["layout"] != program.layout_fingerprint:
+            raise SchemaMismatch(_other_shapes(payload, program, config, where))
+        leaves = dict(ChainMap(shared["state"], *payload["kernels"].values()))
+        row = _filled(program, leaves, where)
+        return Snapshot(config_in(content, where), payload["timestamp"], row, _last(program, shared["last_result"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IntegrityError(f"snapshot {where} lacks a part ({error!r}). {RESTORE}") from error
+
+
+def encode_array(array: np.ndarray) -> dict[str, Any]:
+    """A number or an array, to the bit."""
+    return {"dtype": array.dtype.str, "shape": list(array.shape), "data": array.tobytes()}
+
+
+def decode_array(leaf: Mapping[str, Any]) -> np.ndarray:
+    """The reverse of encode_array."""
+    return np.frombuffer(leaf["data"], leaf["dtype"]).reshape(leaf["shape"])
+
+
+def telemetry_of(last: np.ndarray) -> dict[str, Any]:
+    """Plain numbers, exact: every float32 is a float64."""
+    return {name: last[name].tolist() for name in Telemetry._fields}
+
+
+def _filled(program: Program, leaves: Mapping[str, Any], where: object) -> np.ndarray:
+    row = program.cold(1)
+    fields = program.fields(row)
+    if fields.keys() != leaves.keys():
+        raise SchemaMismatch(f"snapshot {where} differs in {sorted(fields.keys() ^ leaves.keys())}. {RESTORE}")
+    for name, field in fields.items():
+        leaf = leaves[name]
+        if leaf["dtype"] != field.dtype.str or tuple(leaf["shape"]) != field.shape[1:]:
+            raise SchemaMismatch(
+                f"{name} in snapshot {where} is {leaf['dtype']}{leaf['shape']}, "
+                f"the running config needs {field.dtype.str}{list(field.shape[1:])}. {RESTORE}"
+            )
+        field[0] = decode_array(leaf)
+    return row
+
+
+def _last(program: Program, kept: Mapping[str, Any] | None) -> np.ndarray | None:
+    if kept is None or kept["fields"] != list(program.result_dtype.names or ()):
+        return None
+    return np.frombuffer(kept["record"], program.result_dtype)[0]
+
+
+def _other_shapes(payload: Mapping[str, Any], program: Program, config: PredictorConfig, where: object) -> str:
+    before, now = payload["config"], vars(config.static())
+    differing = [name for name in now if _plain(before.get(name)) != _plain(now[name])]
+    why = f"differing settings: {', '.join(differing)}" if differing else "another version of the model wrote it"
+    return (
+        f"Schema version mismatch: snapshot {where} has the shapes {payload['global']['layout'].hex()}, the running "
+        f"config {program.layout_fingerprint.hex()} ({why}). Load it with the config inside it "
+        "(UniversalPredictor.from_snapshot), or start cold."
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

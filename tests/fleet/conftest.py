@@ -1,0 +1,77 @@
+"""A real server, real worker processes, and what they wrote, read back."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from predictor_core import PredictorConfig, Program, payload_fields
+from state_store import EmbeddedRedis, RedisStateStore
+
+CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
+
+
+class Fleet:
+    """One namespace on one server, and the worker processes started for it."""
+
+    def __init__(self, url: str, partitions: int, lease_ms: int) -> None:
+        self.url, self.partitions, self.lease_ms = url, partitions, lease_ms
+        self.workers: list[subprocess.Popen] = []
+
+    def start_worker(self, **settings: object) -> subprocess.Popen:
+        given = {"lease_ms": self.lease_ms, "cache_dir": CACHE, **settings}
+        env = os.environ | {f"USP_WORKER__{name.upper()}": str(value) for name, value in given.items()}
+        command = [sys.executable, "-m", "worker", "worker", "--redis", self.url]
+        self.workers.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE))
+        return self.workers[-1]
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.kill()
+            worker.communicate()
+
+    def probes(self) -> list:
+        async def look() -> list:
+            store = RedisStateStore(self.url)
+            try:
+                return [await store.probe(partition) for partition in range(self.partitions)]
+            finally:
+                await store.close()
+
+        return asyncio.run(look())
+
+    def wait_until(self, condition, what: str, seconds: float = 60.0) -> list:
+        deadline = time.monotonic() + seconds
+        while not condition(probes := self.probes()):
+            dead = [worker.args for worker in self.workers if worker.poll() not in (None, 0, -signal.SIGKILL)]
+            assert not dead, f"a worker ended by itself: {self.workers[-1].communicate()}"
+            assert time.monotonic() < deadline, f"{what} did not come about: {probes}"
+            time.sleep(0.05)
+        return probes
+
+    def wait_until_idle(self) -> list:
+        return self.wait_until(lambda probes: all(probe.backlog == 0 for probe in probes), "an empty backlog")
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    with ExitStack() as stack:
+        server = stack.enter_context(EmbeddedRedis(tmp_path / "redis"))
+        made = Fleet(server.url, partitions=4, lease_ms=1500)
+        stack.callback(made.stop)
+        config = PredictorConfig()
+        program = Program(config, cache_dir=CACHE)
+        asyncio.run(open_fleet(made, program.layout_fingerprint, payload_fields(config.static())))
+        yield made
+
+
+async def open_fleet(fleet: Fleet, layout: bytes, fields: dict) -> None:
+    store = RedisStateStore(fleet.url)
+    await store.open_fleet(fleet.partitions, layout, fields)
+    await store.close()

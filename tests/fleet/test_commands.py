@@ -1,0 +1,87 @@
+"""A file through a fleet, looked at with the commands: tail says what replay says, verify agrees, and sees a change."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from worker.readback import Looking
+
+CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
+
+
+@pytest.fixture
+def predictor(fleet, tmp_path):
+    env = os.environ | {"USP_REDIS__URL": fleet.url, "USP_WORKER__CACHE_DIR": str(CACHE)}
+
+    def run(*words, code=0, errors=False):
+        command = [sys.executable, "-m", "worker", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=240)
+        assert done.returncode == code, (done.returncode, done.stderr)
+        return done.stderr if errors else done.stdout
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path):
+    rng = np.random.default_rng(5)
+    lines, values = ["asset,timestamp_ns,value"], np.full(12, 100.0)
+    for number in range(600):
+        asset = int(rng.integers(12))
+        values[asset] += rng.standard_normal()
+        lines.append(f"té/{asset},{1_600_000_000_000_000_000 + number},{float(values[asset])!r}")
+    lines.append("té/0,1600000000000000000,1.0")  # goes back in time: a dead letter
+    path = tmp_path / "ticks.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def ask(fleet, *words):
+    async def run():
+        async with Looking(fleet.url) as looking:
+            return await looking.ask(*words)
+
+    return asyncio.run(run())
+
+
+def unplaced(lines):
+    """The same lines without what only a fleet can know, in an order of their own."""
+    rows = [json.loads(line) | {"partition": None, "tick_id": None} for line in lines.splitlines()]
+    return sorted(json.dumps(row) for row in rows)
+
+
+def test_tail_says_what_replay_says_and_verify_sees_every_change(fleet, file, predictor):
+    worker = fleet.start_worker(http_port=0)
+    address = next(json.loads(line)["http"] for line in worker.stderr if b'"started"' in line)
+    assert json.loads(predictor("feed", "--csv", file, "--json"))["ticks_taken"] == 601
+    fleet.wait_until_idle()
+
+    told = predictor("tail", "--from", "0", "--until-idle", "0.5", "--json")
+    assert unplaced(told) == unplaced(predictor("replay", file, "--json"))
+    assert len(told.splitlines()) == 600
+
+    with urllib.request.urlopen(f"{address}/metrics", timeout=5) as page:
+        metrics = page.read().decode()
+    assert "predictor_predictions_total 600.0" in metrics
+    assert 'predictor_rejected_total{reason="late"} 1.0' in metrics
+    assert "601 ticks" in predictor("top", "--seconds", "1.5", errors=True)
+
+    verdict = json.loads(predictor("verify", "--json"))
+    assert verdict["agrees"]
+    counts = {name: verdict[name] for name in ("ticks", "predictions", "rejected", "states")}
+    assert counts == {"ticks": 601, "predictions": 600, "rejected": 1, "states": 12}
+
+    first = json.loads(told.splitlines()[0])
+    keys = f"usp:{{{first['partition']}}}"
+    ask(fleet, "XDEL", f"{keys}:predictions", json.loads(told.splitlines()[1])["tick_id"])
+    record = ask(fleet, "HGET", f"{keys}:states", first["asset"])
+    ask(fleet, "HSET", f"{keys}:states", first["asset"], record[:-20] + bytes(20))
+    verdict = json.loads(predictor("verify", "--json", code=1))
+    assert (verdict["missing"], verdict["states_differing"], verdict["differing"]) == (1, 1, 0)

@@ -1,0 +1,52 @@
+"""The row table: a slot in flight is never given away, and nothing leaks."""
+
+import numpy as np
+import pytest
+
+from worker.holding import Holding
+from worker.rows import RowTable
+
+
+@pytest.fixture
+def table():
+    return RowTable(np.zeros(4, np.uint32), capacity=8)
+
+
+def fill(table, holding, codes):
+    for code in codes:
+        holding._code(b"asset %d" % code)
+        table.place(holding, code, np.full(4, code, np.uint32))
+
+
+def test_each_asset_has_a_slot_of_its_own(table, lease):
+    holding = Holding(lease)
+    fill(table, holding, range(8))
+    assert sorted(holding.slots[:8]) == list(range(8))
+    assert all(table.rows[holding.slots[code], 0] == code for code in range(8))
+
+
+def test_a_full_table_gives_away_idle_slots_only(table, lease):
+    holding = Holding(lease)
+    fill(table, holding, range(8))
+    table.busy[holding.slots[3]] = 0
+    fill(table, holding, [8])
+    assert holding.slots[3] == -1
+    assert (holding.slots[[0, 1, 2, 4, 5, 6, 7, 8]] >= 0).all()
+    assert table.rows[holding.slots[8], 0] == 8
+
+
+def test_a_table_smaller_than_what_is_in_flight_is_refused(table, lease):
+    holding = Holding(lease)
+    fill(table, holding, range(8))
+    with pytest.raises(AssertionError, match="larger than the micro-batches"):
+        fill(table, holding, [8])
+
+
+def test_a_forgotten_holding_frees_all_its_slots_and_no_other(table, lease):
+    one, other = Holding(lease), Holding(lease)
+    fill(table, one, range(5))
+    fill(table, other, range(3))
+    table.forget(one)
+    assert len(table) == 3
+    assert (one.slots < 0).all()
+    assert all(table.rows[other.slots[code], 0] == code for code in range(3))

@@ -1,0 +1,84 @@
+"""The calm reference: ticks in the order of a list through the core alone; no Redis, no batches, no luck."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from predictor_core import Program, encode_payloads, payload_fields
+from predictor_core.result import RejectReason
+from worker.lines import prediction_line
+from worker.settings import Settings
+from worker.ticksfile import TicksFile
+
+TICKS_AT_ONCE = 16_384
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What some ticks yielded, in their order: a payload, or why there is none."""
+
+    payloads: np.ndarray  # 'V{n}', meaningless where rejected
+    rejected: np.ndarray  # RejectReason
+
+
+class Replay:
+    """States of assets that all began cold."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.config = settings.config()
+        self.program = Program(self.config, cache_dir=settings.worker.cache_dir)
+        self._slots: dict[Any, int] = {}
+        self.rows = self.program.cold(0)
+
+    def take(
+        self,
+        assets: list,
+        values: np.ndarray,
+        times_ns: np.ndarray,
+        arrivals_ns: np.ndarray,
+        depths: np.ndarray | None = None,
+    ) -> Answers:
+        """Moves the assets' states over some ticks, each at its own depth."""
+        row_of = np.fromiter(map(self._slot, assets), np.int32, len(assets))
+        depths = np.full(len(assets), self.config.log_sig_depth) if depths is None else depths
+        payloads, rejected = [], []
+        for start, stop in _runs(depths):
+            depth = int(depths[start])
+            part = slice(start, stop)
+            self.rows, results = self.program.run(
+                self.rows, row_of[part], values[part], times_ns[part], arrivals_ns[part], depth=depth
+            )
+            payloads.append(encode_payloads(results, depth, self.program.fingerprint))
+            rejected.append(results["rejected"])
+        return Answers(np.concatenate(payloads), np.concatenate(rejected))
+
+    def row(self, asset: Any) -> np.ndarray:
+        """The state of an asset that was seen."""
+        return self.rows[self._slots[asset]]
+
+    def _slot(self, asset: Any) -> int:
+        slot = self._slots.setdefault(asset, len(self._slots))
+        if slot == len(self.rows):
+            self.rows = np.concatenate([self.rows, self.program.cold(max(64, slot))])
+        return slot
+
+
+def replay_file(settings: Settings, file: TicksFile) -> Iterator[dict[str, Any] | RejectReason]:
+    """The predictions of a file as lines, in its order; a reason where a tick was rejected."""
+    replay = Replay(settings)
+    fields = payload_fields(replay.config)
+    for start in range(0, len(file), TICKS_AT_ONCE):
+        part = slice(start, start + TICKS_AT_ONCE)
+        assets = file.assets[part]
+        depths = None if file.depths is None else file.depths[part]
+        answers = replay.take(assets, file.values[part], file.times_ns[part], file.arrivals_ns[part], depths)
+        for asset, payload, rejected in zip(assets, answers.payloads, answers.rejected, strict=True):
+            yield RejectReason(rejected) if rejected else prediction_line(payload.tobytes(), fields, asset)
+
+
+def _runs(depths: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Where neighbours have the same depth."""
+    bounds = [0, *(np.flatnonzero(np.diff(depths)) + 1), len(depths)]
+    return zip(bounds, bounds[1:], strict=False)

@@ -1,0 +1,30 @@
+"""Our exception hierarchy:
+
+* WorkerError
+  x SettingsError   a setting is unknown, out of range or unreadable: says which one, and where it was given
+  x PortInUse       the HTTP port of a worker is taken
+  x BadInput        a file, an asset or an id given to a command is not what the command can use
+  x FleetFailed     a process that a command started ended before its time
+
+Each message is one line a finding: what, where, remedy. The command line prints it and nothing else.
+"""
+
+
+class WorkerError(Exception):
+    """Anything a user can put right."""
+
+
+class SettingsError(WorkerError):
+    """A setting is unknown, out of range or unreadable."""
+
+
+class PortInUse(WorkerError):
+    """The HTTP port of a worker is taken."""
+
+
+class BadInput(WorkerError):
+    """What was given to a command is not what the command can use."""
+
+
+class FleetFailed(WorkerError):
+    """A process that a command started ended before its time."""

@@ -1,0 +1,125 @@
+"""One leased partition as its worker sees it: the lease, the ticks read ahead, and where its assets' rows lie."""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from state_store import Lease, Ticks
+
+MERGED_MAX = 1024  # small reads are joined up to this many ticks, so that a slow feed still makes full micro-batches
+POISON_SHIFT = 4  # each acquisition without a commit takes a sixteenth of the ticks of the one before
+DEADLY_ATTEMPTS = 8
+
+
+@dataclass
+class _Chunk:
+    """Ticks of one read, with the codes of their assets."""
+
+    ticks: Ticks
+    codes: np.ndarray
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ticks) - self.start
+
+
+class Holding:
+    """Lives from one acquisition of the lease to its loss or release."""
+
+    def __init__(self, lease: Lease) -> None:
+        self.lease = lease
+        self.partition = lease.partition
+        self.cursor = lease.cursor  # the last tick whose effects are stored, as far as this worker knows
+        self.read_to = lease.cursor
+        self.lost = False
+        self.fresh_s = 0.0  # when the server last confirmed the lease
+        self.in_flight = 0  # micro-batches
+        self.attempts = lease.attempts
+        self.takes = 0
+        self.quarantined: set[int] = set()
+        self.space = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._settled.set()
+        self.assets: list[bytes] = []
+        self.slots = np.full(256, -1, np.int32)  # by code
+        self._codes: dict[bytes, int] = {}
+        self._chunks: deque[_Chunk] = deque()
+        self.buffered = 0
+
+    def push(self, ticks: Ticks) -> None:
+        """Appends what was read after everything read before."""
+        chunk = _Chunk(ticks, np.fromiter(map(self._code, ticks.assets), np.int32, len(ticks.assets)))
+        self.buffered += len(chunk)
+        self.read_to = ticks.ids[-1]
+        if self._chunks and len(self._chunks[-1]) + len(chunk) <= MERGED_MAX:
+            chunk = _merged(self._chunks.pop(), chunk)
+        self._chunks.append(chunk)
+
+    def ready(self) -> tuple[np.ndarray, int]:
+        """The codes of the oldest chunk's waiting ticks, and when its first tick arrived."""
+        chunk = self._chunks[0]
+        return chunk.codes[chunk.start :], int(chunk.ticks.arrivals_ns[chunk.start])
+
+    def take(self, count: int) -> tuple[Ticks, np.ndarray]:
+        """The oldest `count` ticks of the oldest chunk, and their codes."""
+        chunk = self._chunks[0]
+        end = chunk.start + count
+        ticks, codes = chunk.ticks[chunk.start : end], chunk.codes[chunk.start : end]
+        chunk.start = end
+        if not len(chunk):
+            self._chunks.popleft()
+        self.buffered -= count
+        self.space.set()
+        self.in_flight += 1
+        self.takes += 1
+        self._settled.clear()
+        return ticks, codes
+
+    def settle(self) -> None:
+        """A micro-batch of this holding is committed, or thrown away."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._settled.set()
+
+    async def settled(self) -> None:
+        await self._settled.wait()
+
+    def ticks_max(self, limit: int) -> int:
+        """Fewer ticks at once after each acquisition that ended without a commit: so a deadly tick is cornered."""
+        return max(1, limit >> (POISON_SHIFT * (self.attempts - 1)))
+
+    def cornered(self) -> bool:
+        """True when the first tick, at last alone, ended its workers again and again: it is the culprit."""
+        return self.attempts >= DEADLY_ATTEMPTS and self.takes <= 1  # those behind it were never alone
+
+    def _code(self, asset: bytes) -> int:
+        code = self._codes.get(asset)
+        if code is None:
+            code = self._codes[asset] = len(self.assets)
+            self.assets.append(asset)
+            if code == len(self.slots):
+                self.slots = np.concatenate([self.slots, np.full(code, -1, np.int32)])
+        return code
+
+
+def _merged(a: _Chunk, b: _Chunk) -> _Chunk:
+    first, second, shift = a.ticks[a.start :], b.ticks, len(a)
+    ticks = Ticks(
+        ids=first.ids + second.ids,
+        assets=first.assets + second.assets,
+        values=np.concatenate([first.values, second.values]),
+        times_ns=np.concatenate([first.times_ns, second.times_ns]),
+        arrivals_ns=np.concatenate([first.arrivals_ns, second.arrivals_ns]),
+        request_ids=_joined(first, second),
+        malformed=first.malformed | {i + shift: why for i, why in second.malformed.items()},
+        entries=first.entries + second.entries,
+    )
+    return _Chunk(ticks, np.concatenate([a.codes[a.start :], b.codes]))
+
+
+def _joined(first: Ticks, second: Ticks) -> list[bytes | None] | None:
+    if first.request_ids is None and second.request_ids is None:
+        return None
+    return (first.request_ids or [None] * len(first)) + (second.request_ids or [None] * len(second))

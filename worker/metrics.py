@@ -1,0 +1,124 @@
+"""Every metric of a worker, declared once.
+
+Labels are bounded: a partition is one of the fleet's, every other label comes from a list below, and a value that is
+not in its list is counted as "other". No asset and no text of a tick ever becomes a label.
+"""
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from scheduler.partitions import PARTITIONS_MAX
+
+STAGES = ("queue", "read", "load", "compute", "commit", "total")
+OUTCOMES = ("ok", "already", "fenced", "conflict")
+REASONS = ("late", "not_finite", "future", "malformed", "quarantined", "deadly")
+LEASE_EVENTS = ("acquired", "held", "renewed", "released", "wanted", "handed_over", "fenced", "lost", "expired")
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+COUNTS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
+
+
+@dataclass
+class Vitals:
+    """What the health endpoints look at; moments are `time.monotonic()`."""
+
+    phase: str = "starting"  # the last progress line of the service
+    ready: bool = False
+    computing_since: float | None = None  # set while the graph runs
+    store_seen: float | None = None  # the last answer of the store to a heartbeat
+
+
+class Labelled:
+    """A metric with one label from a bounded list."""
+
+    def __init__(self, metric: Counter | Gauge | Histogram, allowed: tuple[str, ...]) -> None:
+        self._metric = metric
+        self._allowed = {name: metric.labels(name) for name in allowed}  # made now: they show as 0 from the start
+
+    def labels(self, name: str):
+        """The child of this label value; of "other" when the list does not know it."""
+        return self._allowed.get(name) or self._metric.labels("other")
+
+
+class ByPartition:
+    """A gauge with one child for each partition that this worker holds."""
+
+    def __init__(self, metric: Gauge) -> None:
+        self._metric = metric
+
+    def labels(self, partition: int) -> Gauge:
+        assert 0 <= int(partition) < PARTITIONS_MAX
+        return self._metric.labels(str(int(partition)))
+
+    def forget(self, partition: int) -> None:
+        """Takes the partition off the page: another worker reports it now."""
+        try:
+            self._metric.remove(str(int(partition)))
+        except KeyError:
+            pass  # it was never set
+
+
+class Metrics:
+    """The metrics of one process; each instance has a registry of its own."""
+
+    def __init__(self) -> None:
+        self.vitals = Vitals()
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"predictor_{name}", text, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"predictor_{name}", text, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"predictor_{name}", text, buckets=buckets, registry=registry)
+
+        # What went through.
+        self.ticks = counter("ticks", "Ticks whose effects were committed, rejected ones included")
+        self.predictions = counter("predictions", "Predictions committed")
+        self.rejected = self._by("rejected", "Ticks sent to the dead letters", "reason", REASONS)
+        self.commits = self._by("commits", "Commits by the server's answer", "outcome", OUTCOMES)
+        self.corrupt_states = counter("corrupt_states", "Assets quarantined because their state is damaged")
+
+        # What waits.
+        self.backlog = self._by_partition("backlog_ticks", "Ticks after the cursor")
+        self.oldest_age_seconds = self._by_partition("oldest_tick_age_seconds", "Age of the first waiting tick")
+
+        # How it was done.
+        stage = Histogram("predictor_stage_seconds", "Time of one stage", ["stage"], buckets=SECONDS, registry=registry)
+        self.stage_seconds = Labelled(stage, STAGES)
+        self.tick_latency_seconds = histogram("tick_latency_seconds", "From a tick's arrival to its commit", SECONDS)
+        self.batch_ticks = histogram("batch_ticks", "Ticks in a micro-batch", COUNTS)
+        self.batch_rows = histogram("batch_rows", "Distinct assets in a micro-batch", COUNTS)
+        self.depth = gauge("signature_depth", "Depth of the graph in use; less than configured means shedding")
+        self.compilations = gauge("compilations", "Graphs compiled since the start; growth after readiness is a fault")
+
+        # Who holds what, and whether the process breathes.
+        self.lease_events = self._by("lease_events", "Events in the life of leases", "event", LEASE_EVENTS)
+        self.held_partitions = gauge("held_partitions", "Partitions that this worker holds")
+        self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop's last heartbeat was")
+
+    def page(self) -> bytes:
+        """All of it in the exposition format."""
+        return generate_latest(self.registry)
+
+    def numbers(self) -> dict[str, float]:
+        """The counters and gauges as plain numbers, labels in the name; without the histograms' buckets."""
+        samples = (sample for family in self.registry.collect() for sample in family.samples)
+        return {
+            sample.name + "".join(f".{value}" for value in sample.labels.values()): sample.value
+            for sample in samples
+            if "le" not in sample.labels and not sample.name.endswith("_created")
+        }
+
+    def _by_partition(self, name: str, text: str) -> ByPartition:
+        return ByPartition(Gauge(f"predictor_{name}", text, ["partition"], registry=self.registry))
+
+    def _by(self, name: str, text: str, label: str, allowed: tuple[str, ...]) -> Labelled:
+        return Labelled(Counter(f"predictor_{name}", text, [label], registry=self.registry), allowed)
+
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST

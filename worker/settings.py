@@ -1,0 +1,200 @@
+"""Settings: flag > environment `USP_SECTION__KEY` > TOML file > default, read once into a frozen value.
+
+This is the one place that reads the environment. A mistake is reported with the place where it was made.
+"""
+
+import difflib
+import json
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from worker.errors import SettingsError
+
+if TYPE_CHECKING:
+    from predictor_core import PredictorConfig
+
+PREFIX = "USP_"
+FILE_VARIABLE = PREFIX + "CONFIG"
+NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RedisSettings(_Section):
+    """Where the fleet lives."""
+
+    url: str = Field("", description="redis:// or rediss:// with user and password in it; empty: the embedded server")
+    namespace: str = Field("usp", description="the fleet's name: the first part of every key")
+
+    @field_validator("namespace")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not NAMESPACE.fullmatch(name):
+            raise ValueError("must be 1 to 64 letters, digits or any of . _ -")
+        return name
+
+
+class WorkerSettings(_Section):
+    """One worker process: who it is, how much it takes at once, what it keeps."""
+
+    name: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=128)
+    http_host: str = "127.0.0.1"
+    http_port: int = Field(0, ge=0, le=65535, description="0: any free port, reported at the start")
+    lease_ms: int = Field(5000, ge=500, le=600_000, description="a silent worker is replaced after this long")
+    capacity: int = Field(256, ge=1, le=65_536, description="most partitions held at once")
+    rows_max: int = Field(2048, ge=1, le=65_536, description="most distinct assets in a micro-batch")
+    ticks_max: int = Field(4096, ge=1, le=262_144, description="most ticks in a micro-batch")
+    ticks_per_asset_max: int = Field(64, ge=1, le=65_536, description="most ticks of one asset in a micro-batch")
+    rows_kept: int = Field(65_536, ge=4096, le=16_777_216, description="state rows held in memory while leases hold")
+    commit_bytes_max: int = Field(800_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
+    read_ahead_max: int = Field(8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
+    ticks_kept: int = Field(100_000, ge=0, description="ticks of a partition kept behind its cursor")
+    predictions_kept: int = Field(100_000, ge=0, description="predictions of a partition kept")
+    cache_dir: Path | None = Field(Path(".predictor/cache"), description="compiled programs; empty: none kept")
+
+    @field_validator("cache_dir", mode="before")
+    @classmethod
+    def _empty_is_none(cls, path: Any) -> Any:
+        return None if path == "" else path
+
+
+class LogSettings(_Section):
+    """Log lines go to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "human"] = Field("auto", description="auto: human on a terminal, else JSON lines")
+
+
+class Settings(BaseSettings):
+    """Everything a process is told from outside."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    redis: RedisSettings = RedisSettings()
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    predictor: dict[str, Any] = Field({}, description="fields of PredictorConfig")
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls: type[BaseSettings], init_settings: Any, **_: Any) -> tuple:
+        return (init_settings,)  # `load` lays the sources over each other, so that it can say which one is wrong
+
+    def config(self) -> "PredictorConfig":
+        """The predictor's own settings, checked by the predictor."""
+        from predictor_core import PredictorConfig
+
+        try:
+            return PredictorConfig.from_mapping(self.predictor)
+        except (ValueError, TypeError) as error:
+            raise SettingsError(f"[predictor] {error}") from None
+
+    def shown(self) -> dict[str, Any]:
+        """Plain values for printing, secrets masked."""
+        plain = self.model_dump(mode="json")
+        plain["redis"]["url"] = masked(self.redis.url)
+        return plain
+
+
+@dataclass(frozen=True)
+class _Layer:
+    name: str
+    values: Mapping[str, Any]
+
+    def place_of(self, path: tuple[str, ...]) -> str:
+        """How a user would call this setting in this layer."""
+        if self.name == "environment":
+            return PREFIX + "__".join(path).upper()
+        if self.name == "command line":
+            return "--" + path[-1].replace("_", "-")
+        return f"{'.'.join(path)} in {self.name}"
+
+    def has(self, path: tuple[str, ...]) -> bool:
+        inner: Any = self.values
+        for key in path:
+            if not isinstance(inner, Mapping) or key not in inner:
+                return False
+            inner = inner[key]
+        return True
+
+
+def load(flags: Mapping[str, Mapping[str, Any]] | None = None, file: Path | None = None) -> Settings:
+    """Reads every source once; flags that are None were not given."""
+    given = {section: {k: v for k, v in keys.items() if v is not None} for section, keys in (flags or {}).items()}
+    file = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
+    layers = [_Layer("command line", given), _Layer("environment", _environment()), _Layer(str(file), _toml(file))]
+    try:
+        return Settings(**reduce(_laid_over, (layer.values for layer in layers)))
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(finding, layers) for finding in error.errors())) from None
+
+
+def masked(url: str) -> str:
+    """The URL without its password."""
+    return re.sub(r"(?<=://)([^:@/]*):[^@]*@", r"\1:***@", url)
+
+
+def _environment() -> dict[str, Any]:
+    for name in os.environ:
+        section = name.removeprefix(PREFIX).split("__")[0].lower()
+        if name.startswith(PREFIX) and name != FILE_VARIABLE and section not in Settings.model_fields:
+            raise SettingsError(f"{name} in the environment is not a setting: {_nearest(section, Settings)}")
+    values = EnvSettingsSource(Settings)()
+    if isinstance(values.get("predictor"), Mapping):
+        values["predictor"] = {name: _number_or_text(text) for name, text in values["predictor"].items()}
+    return values
+
+
+def _toml(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"the settings file {file} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {file} is not valid TOML: {error}") from None
+
+
+def _number_or_text(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return text
+
+
+def _laid_over(upper: Mapping[str, Any], lower: Mapping[str, Any]) -> dict[str, Any]:
+    """The upper's values where it has any, section by section."""
+    both = upper.keys() & lower.keys()
+    merged = {**lower, **upper}
+    for key in both:
+        if isinstance(upper[key], Mapping) and isinstance(lower[key], Mapping):
+            merged[key] = _laid_over(upper[key], lower[key])
+    return merged
+
+
+def _line(finding: Any, layers: list[_Layer]) -> str:
+    path = tuple(str(part) for part in finding["loc"])
+    place = next((layer.place_of(path) for layer in layers if layer.has(path)), ".".join(path))
+    if finding["type"] == "extra_forbidden":
+        model = Settings if len(path) == 1 else Settings.model_fields[path[0]].annotation
+        return f"{place} is not a setting: {_nearest(path[-1], model)}"
+    text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{place}: {text}, got {finding['input']!r}"
+
+
+def _nearest(name: str, model: Any) -> str:
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"

@@ -1,0 +1,48 @@
+"""Chooses the concrete parts of a worker from its settings."""
+
+from predictor_core import PredictorConfig, Program
+from scheduler.batching import BatchLimits
+from scheduler.shedding import Shedder, SheddingRules
+from state_store import RedisStateStore, Retention, StateStore
+from worker.device import Device
+from worker.metrics import Metrics
+from worker.pipeline import Pipeline
+from worker.rows import RowTable
+from worker.settings import Settings
+
+PREDICTION_OVERHEAD_BYTES = 256  # ids, asset names and RESP around two copies of a payload
+
+
+def make_program(settings: Settings) -> Program:
+    return Program(settings.config(), cache_dir=settings.worker.cache_dir)
+
+
+def make_device(settings: Settings) -> Device:
+    program = make_program(settings)
+    return Device(program, RowTable(program.cold(1)[0], settings.worker.rows_kept), depths(settings.config()))
+
+
+def depths(config: PredictorConfig) -> tuple[int, ...]:
+    """The signature depths that this config may run at, the full one last."""
+    return tuple(depth for depth in (2, 3, 5) if depth <= config.log_sig_depth)
+
+
+def make_store(settings: Settings) -> StateStore:
+    kept = Retention(ticks=settings.worker.ticks_kept, predictions=settings.worker.predictions_kept)
+    return RedisStateStore(settings.redis.url, namespace=settings.redis.namespace, retention=kept)
+
+
+def make_pipeline(settings: Settings, store: StateStore, device: Device, metrics: Metrics) -> Pipeline:
+    worker, program = settings.worker, device.program
+    limits = BatchLimits(
+        ticks_max=worker.ticks_max,
+        rows_max=worker.rows_max,
+        ticks_per_asset_max=worker.ticks_per_asset_max,
+        bytes_max=worker.commit_bytes_max,
+        tick_bytes=2 * program.payload_bytes + PREDICTION_OVERHEAD_BYTES,
+        row_bytes=program.record_bytes,
+        buffered_max=worker.read_ahead_max,
+        read_max=min(4096, worker.read_ahead_max),
+    )
+    shedder = Shedder(SheddingRules(depths=device.depths))
+    return Pipeline(store, device, limits, shedder, metrics)
