@@ -1,6 +1,7 @@
 """One partition's two connections: one reads ahead, the other commits, renews and loads, one thing at a time.
 
-A renewal on any other connection would break the WATCH that guards the next commit.
+A renewal on any other connection would break the WATCH that guards the next commit. What was read is only sure to be in
+the log as long as the connections of `hold` last: behind a new one may be a server that lost the end of its log.
 """
 
 import asyncio
@@ -38,6 +39,7 @@ class Partition:
         self._retention = retention
         self._reading: Connection | None = None
         self._writing: Connection | None = None
+        self._held_by: Connection | None = None  # The committing connection since `hold`.
         self._turn = asyncio.Lock()
         self._now_ms = 0  # The latest that the server's clock was seen at.
 
@@ -46,21 +48,25 @@ class Partition:
         for wire in (self._reading, self._writing):
             if wire is not None:
                 wire.abort()
-        self._reading = self._writing = None
+        self._reading = self._writing = self._held_by = None
 
     async def hold(self) -> Control:
         """Opens the committing connection and sets its watch."""
         async with self._turn:
-            await self._writer()
+            self._held_by = await self._writer()
             return self.control
 
     async def read(self, after: bytes, count: int, block_ms: int, check: AssetCheck) -> Ticks:
-        """Reads ticks after an id; a lost reply costs nothing, so there is nothing to resolve."""
-        if self._reading is None or self._reading.broken:
+        """Reads ticks after an id; a lost connection is not replaced before the next `hold`."""
+        if self._reading is None:
             self._reading = await self._address.connect(self._timeouts)
         block = ("BLOCK", str(block_ms)) if block_ms else ()
         request = encode("XREAD", "COUNT", str(count), *block, "STREAMS", self.keys.ticks, after)
-        reply = (await self._reading.ask(request, 1, self._timeouts.reply_s + block_ms / 1000))[0]
+        try:
+            reply = (await self._reading.ask(request, 1, self._timeouts.reply_s + block_ms / 1000))[0]
+        except asyncio.CancelledError:
+            self._reading = None  # it waits for a reply that nobody wants
+            raise
         self._raise_error(reply)
         return parse(reply[0][1] if reply else [], check)
 
@@ -114,10 +120,18 @@ class Partition:
                 raise sealed(self.partition, self.control.seal, self.keys.control)
             elif outcome is not None:
                 return outcome
+            elif wire is not self._held_by and not await self._logged(wire, commit.after):
+                return Outcome.CONFLICT
             elif await self._execute(wire, lease, commit):
                 return Outcome.OK
             fresh = True
         raise StoreUnavailable(f"Partition {self.partition} is contended: somebody keeps writing to its control key.")
+
+    async def _logged(self, wire: Connection, tick: bytes) -> bool:
+        """Whether the log still has this tick, and so all before it: a failover may have cut the end off."""
+        reply = (await wire.ask(encode("XRANGE", self.keys.ticks, tick, tick), 1, self._timeouts.reply_s))[0]
+        self._raise_error(reply)
+        return bool(reply)
 
     async def _look(self, wire: Connection) -> None:
         """Reads `control` again, under a new watch."""

@@ -15,7 +15,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from worker.errors import SettingsError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from predictor_core import PredictorConfig
 
 PREFIX = "USP_"
+BATCHES_IN_FLIGHT_MAX = 8  # Five at most, and some slack.
 FILE_VARIABLE = PREFIX + "CONFIG"
 NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -57,12 +58,19 @@ class WorkerSettings(_Section):
     rows_max: int = Field(2048, ge=1, le=65_536, description="most distinct assets in a micro-batch")
     ticks_max: int = Field(4096, ge=1, le=262_144, description="most ticks in a micro-batch")
     ticks_per_asset_max: int = Field(64, ge=1, le=65_536, description="most ticks of one asset in a micro-batch")
-    rows_kept: int = Field(65_536, ge=4096, le=16_777_216, description="state rows held in memory while leases hold")
+    rows_kept: int = Field(65_536, ge=8, le=16_777_216, description="state rows held in memory while leases hold")
     commit_bytes_max: int = Field(800_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
     read_ahead_max: int = Field(8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
     ticks_kept: int = Field(100_000, ge=0, description="ticks of a partition kept behind its cursor")
     predictions_kept: int = Field(100_000, ge=0, description="predictions of a partition kept")
     cache_dir: Path | None = Field(Path(".predictor/cache"), description="compiled programs; empty: none kept")
+
+    @model_validator(mode="after")
+    def _room_for_what_is_in_flight(self) -> "WorkerSettings":
+        if self.rows_kept < BATCHES_IN_FLIGHT_MAX * self.rows_max:
+            least = BATCHES_IN_FLIGHT_MAX * self.rows_max
+            raise ValueError(f"rows_kept must be at least {BATCHES_IN_FLIGHT_MAX} x rows_max = {least}")
+        return self
 
     @field_validator("cache_dir", mode="before")
     @classmethod

@@ -1,0 +1,132 @@
+"""Fleets with one protection taken away. The simulation must tell each of them from the real one, and soon.
+
+A fence is what keeps a worker that lost its lease from writing; the cursor check keeps a commit from being taken twice
+or from another past; the rest are habits of clients that look harmless.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from state_store import Commit, Lease, Outcome, StoreUnavailable
+from state_store.commit import latest_value, settle
+from state_store.memory import SENDS_MAX, MemoryPartition
+from tests.simulation.history import Cast, History
+from tests.simulation.network import FaultyStore
+from tests.simulation.server import WatchedStore
+from worker.holding import Holding
+from worker.pipeline import Pipeline
+
+
+class WithoutFence(WatchedStore):
+    """Takes commits from anybody whose cursor fits."""
+
+    def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
+        control = self.memory.partition(lease.partition).control()
+        return settle(replace(control, epoch=lease.epoch, nonce=lease.nonce), lease, commit)
+
+
+class WithoutNonce(WatchedStore):
+    """Believes that an epoch is issued once; a failover may issue it twice."""
+
+    def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
+        control = self.memory.partition(lease.partition).control()
+        return settle(replace(control, nonce=lease.nonce), lease, commit)
+
+
+class WithoutCursorCheck(WatchedStore):
+    """Takes the holder's commits wherever they begin."""
+
+    def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
+        control = self.memory.partition(lease.partition).control()
+        return settle(replace(control, cursor=commit.before), lease, commit)
+
+
+class SendsAgainBlindly(WatchedStore):
+    """Repeats a commit whose reply was lost, as client libraries do by default."""
+
+    async def commit(self, lease: Lease, commit: Commit) -> Outcome:
+        outcome = self._settle(lease, commit)
+        for _ in range(SENDS_MAX):
+            if outcome is not None:
+                return outcome
+            try:
+                await self._fault("commit.before", lease.partition)
+                answer = self._apply(lease, commit)
+                await self._fault("commit.after", lease.partition)
+                outcome = answer
+            except StoreUnavailable:
+                continue
+        raise StoreUnavailable("The simulated network lost every sending.")
+
+
+class GeneratedIds(WatchedStore):
+    """Lets the server number the predictions, as XADD * does."""
+
+    def _write_predictions(self, kept: MemoryPartition, commit: Commit) -> None:
+        columns = (commit.ids, commit.assets, commit.times_ns.tolist(), commit.payloads.tolist())
+        for entry_id, asset, time_ns, payload in zip(*columns, strict=True):
+            self.memory.stamp(kept.predictions, {b"a": asset, b"t": b"%d" % time_ns, b"p": payload})
+            kept.latest[asset] = latest_value(entry_id, payload)
+
+
+class KeepsRows(Pipeline):
+    """Trusts the rows of a holding that was lost when it gets the partition again."""
+
+    def __init__(self, *parts, **clock) -> None:
+        Pipeline.__init__(self, *parts, **clock)
+        self.kept: dict[tuple[int, bytes], np.ndarray] = {}
+
+    def lose(self, holding: Holding, why: str) -> None:
+        for code, asset in enumerate(holding.assets):
+            if holding.slots[code] >= 0:
+                self.kept[holding.partition, asset] = self.device.table.rows[holding.slots[code]].copy()
+        Pipeline.lose(self, holding, why)
+
+    def _row(self, holding: Holding, code: int, record: bytes | None) -> np.ndarray | None:
+        kept = self.kept.pop((holding.partition, holding.assets[code]), None)
+        return Pipeline._row(self, holding, code, record) if kept is None else kept
+
+
+class SendsToTheNewServer(FaultyStore):
+    """Sends a commit again over a new connection, though the ticks in it may be gone from the server."""
+
+    async def _resolve(self, lease: Lease, commit: Commit) -> Outcome:
+        self.wire.opened[lease.partition] = self.wire.server.connection
+        return await self.commit(lease, commit)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is exchanged, and how many seeds from 1 on it may take until it is caught where the others are not."""
+
+    cast: Cast
+    seeds_max: int
+    events: tuple[str, ...] | None = None  # instead of those that the seed draws
+    beside: Cast = Cast()
+
+    def history(self, seed: int) -> History:
+        return self._play(seed, self.cast)
+
+    def without_it(self, seed: int) -> History:
+        """The same seed, and what is to be told from this mutant."""
+        return self._play(seed, self.beside)
+
+    def _play(self, seed: int, cast: Cast) -> History:
+        return History(seed, cast, lambda plan: plan if self.events is None else replace(plan, events=self.events))
+
+
+ZOMBIES = ("zombie at commit.before", "zombie at commit.before", "zombie at commit.before", "join")
+PAUSES = ("pause at commit.before", "fail over") * 2
+FAILOVERS = (*["zombie at commit.before", "fail over"] * 2, "join", "fail over")
+MUTANTS = {
+    "without the fence": Mutant(Cast(store=WithoutFence), 100, ZOMBIES),
+    "without the nonce": Mutant(
+        Cast(store=WithoutNonce, faulty=SendsToTheNewServer), 200, FAILOVERS, Cast(faulty=SendsToTheNewServer)
+    ),
+    "without the cursor check": Mutant(Cast(store=WithoutCursorCheck), 20),
+    "with client retries": Mutant(Cast(store=SendsAgainBlindly), 20),
+    "with generated ids": Mutant(Cast(store=GeneratedIds), 2),
+    "with rows kept after a lost commit": Mutant(Cast(pipeline=KeepsRows), 50),
+    "with commits sent to the new server": Mutant(Cast(faulty=SendsToTheNewServer), 100, PAUSES),
+}

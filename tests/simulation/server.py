@@ -1,0 +1,79 @@
+"""The server of a history: the store's double, and all that an administrator or a failover may do to it.
+
+It keeps a record of every tick it took, which trimming does not touch and a rollback shortens: what the judge reads.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+from state_store import Commit, Lease, Memory, MemoryStateStore, Outcome
+
+EPOCH_MS = 1_700_000_000_000
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+
+class WatchedMemory(Memory):
+    """Remembers what should never have been written."""
+
+    def __init__(self, clock_ms: Callable[[], int]) -> None:
+        Memory.__init__(self, clock_ms)
+        self.fouls: list[str] = []
+
+
+class WatchedStore(MemoryStateStore):
+    """The double, with an eye on who writes."""
+
+    def _apply(self, lease: Lease, commit: Commit) -> Outcome:
+        kept = self.memory.partition(lease.partition)
+        if (kept.epoch, kept.nonce) != (lease.epoch, lease.nonce):
+            self.memory.fouls.append(f"{lease.nonce} wrote to partition {lease.partition}, which is {kept.nonce}'s")
+        return MemoryStateStore._apply(self, lease, commit)
+
+
+class Server:
+    """`Memory` with connections that can be cut, a memory that can be full, and a past to which it can return."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self.ahead_ms = 0  # how far this server's clock is ahead of its first primary's
+        self.memory = WatchedMemory(self.clock_ms)
+        self.taken: dict[int, list[Entry]] = {}
+        self.marks: dict[tuple[int, str], int] = {}  # producers' highest numbers
+        self.connection = 0  # every cut makes another one
+        self.primary = 0
+        self.down = False
+
+    def clock_ms(self) -> int:
+        return EPOCH_MS + int(self._now_s() * 1000) + self.ahead_ms
+
+    def append(self, partition: int, fields: dict[bytes, bytes]) -> None:
+        """Takes a tick as a plain XADD does."""
+        self.taken.setdefault(partition, []).append((self.memory.append(partition, fields), fields))
+
+    def ingest(self, partition: int, name: str, first: int, resume: bool, ticks: list) -> tuple[str, int]:
+        """Takes numbered ticks as the ingest script does."""
+        last = self.marks.get((partition, name), 0)
+        if first > last + 1:
+            if not resume:
+                return "GAP", last
+            last = first - 1
+        for fields in ticks[last + 1 - first :]:
+            self.append(partition, fields)
+            last += 1
+        self.marks[partition, name] = last
+        return "OK", last
+
+    def cut(self) -> None:
+        """Breaks every connection."""
+        self.connection += 1
+
+    def copy(self) -> tuple:
+        """What a replica has at this moment."""
+        return deepcopy((self.memory.partitions, self.memory.workers, self.taken, self.marks))
+
+    def fail_over(self, replica: tuple, ahead_ms: int) -> None:
+        """Promotes the replica: all that came after its copy is gone, and the clock is another one."""
+        self.memory.partitions, self.memory.workers, self.taken, self.marks = replica
+        self.ahead_ms = ahead_ms
+        self.primary += 1
+        self.cut()
