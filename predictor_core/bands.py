@@ -4,6 +4,7 @@ Each level is moved until the share of values below its quantile is what it says
 as the fraction of the atom that the level splits off.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from . import lattice
-from .lanes import column, fold, real_of, running_max, spread, total
+from .lanes import column, fold, real_of, running_max, spread
 from .levels import LEVELS, NORMAL
 
 RATE, WARM_UP = 0.001, 50
@@ -52,16 +53,29 @@ def calibrate(bands: Bands, fused: Array, grid: lattice.Lattice, unit: Array) ->
 def read(law: Array, levels: Array) -> Array:
     """Quantiles of a law at any levels: linear between LEVELS, and straight on beyond them."""
     low, high = float(LEVELS[0]), float(LEVELS[-1])
-    starts, spans = column(LEVELS[:-1], law[0]), column(np.diff(LEVELS), law[0])
-    travelled = jnp.clip((levels[:, None] - starts[None]) / spans[None], 0.0, 1.0)
-    inside = law[0] + total(travelled * (law[1:] - law[:-1])[None], 1)
+    inside = law[0]
+    for knot, span in enumerate(np.diff(LEVELS)):
+        travelled = jnp.clip((levels - float(LEVELS[knot])) * float(1 / span), 0.0, 1.0)
+        inside = inside + travelled * (law[knot + 1] - law[knot])
     left = jnp.minimum(levels - low, 0.0) * TAIL * (law[2] - law[0])
     right = jnp.maximum(levels - high, 0.0) * TAIL * (law[-1] - law[-3])
     return inside + left + right
 
 
-def at_levels(law: Array, levels: tuple[float, ...]) -> Array:
+def at_levels(law: Array, levels: Sequence[float]) -> Array:
     """Quantiles of a law at fixed levels; at LEVELS it is the law itself."""
     if len(levels) == len(LEVELS) and np.allclose(levels, LEVELS, rtol=0, atol=1e-12):
         return law
-    return read(law, jnp.broadcast_to(column(levels, law[0]), (len(levels),) + law.shape[1:]))
+    return jnp.stack([_at(law, level) for level in levels])
+
+
+def _at(law: Array, level: float) -> Array:
+    """As `read`, with the place known beforehand."""
+    last = len(LEVELS) - 1
+    if level < LEVELS[0]:
+        return law[0] - float(LEVELS[0] - level) * TAIL * (law[2] - law[0])
+    if level > LEVELS[-1]:
+        return law[-1] + float(level - LEVELS[-1]) * TAIL * (law[-1] - law[-3])
+    knot = min(int(np.searchsorted(LEVELS, level + 1e-12, "right")) - 1, last - 1)
+    share = float((level - LEVELS[knot]) / (LEVELS[knot + 1] - LEVELS[knot]))
+    return law[knot] + (share * (law[knot + 1] - law[knot]) if share > 1e-9 else 0.0)

@@ -1,9 +1,8 @@
 """Arrays with features first and lanes last: one asset has no lane axis, a block of assets has one."""
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
@@ -30,33 +29,40 @@ def running_mean(mean: Array, value: Array, rate: float | Array, count: Array) -
     return mean + jnp.maximum(rate, 1 / count) * (value - mean)
 
 
-def fold(combine: Callable[[Array, Array], Array], values: Array, axis: int = 0) -> Array:
-    """Combines values over a feature axis, always in the same order, by whole rows of lanes.
+def fold(combine, values, axis=0):
+    return {jnp.maximum: jnp.max, jnp.minimum: jnp.min, jnp.add: jnp.sum}[combine](values, axis)
 
-    XLA's own reductions over a leading axis are several times slower, and how they add up is their own affair.
+
+def total(values, axis=0):
+    return values.sum(axis)
+
+
+def fold_long(combine, values):
+    return fold(combine, values)
+
+
+def settled(values: Any) -> Any:
+    """The same values, computed once.
+
+    XLA on a CPU would rather compute a cheap value anew for every number that depends on it, and drops its own barrier
+    before it decides so. It does not look through a reduction: here, the larger of the value and nothing.
     """
-    parts = [lax.index_in_dim(values, index, axis, keepdims=False) for index in range(values.shape[axis])]
-    return functools.reduce(combine, parts)
+    return jax.tree.map(_settled, values)
 
 
-def total(values: Array, axis: int = 0) -> Array:
-    return fold(jnp.add, values, axis)
-
-
-def fold_long(combine: Callable[[Array, Array], Array], values: Array) -> Array:
-    """The same for hundreds of values: first by pieces, then within the piece."""
-    size = values.shape[0]
-    piece = max(1, round(size**0.5))
-    whole = size - size % piece
-    pieces = functools.reduce(combine, [values[start : start + piece] for start in range(0, whole, piece)])
-    rest = [values[index] for index in range(whole, size)]
-    return functools.reduce(combine, rest, fold(combine, lax.optimization_barrier(pieces)))
+def _settled(value: Array) -> Array:
+    if value.dtype == jnp.bool_:
+        return _settled(value.astype(jnp.int32)) > 0
+    rows = value[None] if value.ndim < 2 else value
+    least = -jnp.inf if jnp.issubdtype(value.dtype, jnp.floating) else jnp.iinfo(value.dtype).min
+    padded = lax.pad(rows, jnp.asarray(least, value.dtype), [(0, rows.shape[0], 0)] + [(0, 0, 0)] * (rows.ndim - 1))
+    return padded.reshape((2, *rows.shape)).max(0).reshape(value.shape)
 
 
 def running_max(values: Array) -> Array:
     """Makes a sequence over features rise."""
     step = 1
     while step < values.shape[0]:
-        values = jnp.concatenate([values[:step], jnp.maximum(values[step:], values[:-step])], 0)
+        values = settled(jnp.concatenate([values[:step], jnp.maximum(values[step:], values[:-step])], 0))
         step *= 2
     return values

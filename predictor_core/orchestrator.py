@@ -22,9 +22,9 @@ import numpy as np
 from jax import Array
 
 from . import aggregation
-from .experts import Laws
+from .experts import Laws, quantiles
 from .kernels import SIZES
-from .lanes import column, real_of, running_mean, spread, total
+from .lanes import column, real_of, running_mean, settled, spread, total
 from .levels import HIGH, LEVELS, LOW, MIDDLE
 
 EXPERTS = sum(SIZES)
@@ -85,11 +85,11 @@ def fuse(weights: Array, laws: Laws) -> Array:
 
 def judge(state: Orchestrator, laws: Laws, move: Array, tolerance: Array, age: Array) -> tuple[Orchestrator, Judgement]:
     """Scores the laws that were out by what came, and lets every kernel weigh its experts."""
-    fused = fuse(state.weights, laws)
+    fused = settled(fuse(state.weights, laws))
     width = running_mean(state.width, abs(move - fused[MIDDLE]), 0.01, age)
-    band = jnp.maximum(jnp.maximum(fused[HIGH] - fused[LOW], 4 * width), 1e-9)
+    band = settled(jnp.maximum(jnp.maximum(fused[HIGH] - fused[LOW], 4 * width), 1e-9))
     inner = [
-        regret(laws.kernels[kernel], offered, move, tolerance, band) for kernel, offered in enumerate(laws.experts)
+        regret(laws.kernels[kernel], quantiles(laws, kernel), move, tolerance, band) for kernel in range(len(SIZES))
     ]
     expert_energy = aggregation.update(state.expert_energy, jnp.concatenate(inner, 0), SIZES)
     learnt = aggregation.weights(expert_energy, SIZES)
@@ -116,10 +116,10 @@ def step(
     epsilon = temperature(turbulence, params)
     cost = _costs(state.apart, params, cost_type)
     replicated = aggregation.weights(state.energy, (4,), tau)
-    plan = transport(cost, epsilon)
+    plan = settled(transport(cost, epsilon))
     moved = replicated[:, None] * plan
     weights = total(moved)
-    weights = weights / total(weights)
+    weights = settled(weights / total(weights))
     transported = total(total(cost * moved))
     entropy = total(total(moved * jnp.log(jnp.maximum(4 * plan, 1e-30))))
     error = total(abs(total(moved, 1) - replicated))

@@ -10,8 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .lanes import total
-
 
 def size(n: int) -> tuple[int, int]:
     assert n % 2 == 1, n
@@ -32,13 +30,13 @@ def wrap(vector: Array) -> Array:
 
 
 def times(matrix: Array, vector: Array) -> Array:
-    """The product A v."""
-    n = vector.shape[0]
-    product = total(matrix * wrap(vector))
+    """The product A v: the diagonals as they lie, and their mirror images turned into place."""
+    rows, n = size(vector.shape[0])
     mirrored = matrix * vector[None]
-    for k in range(1, size(n)[0]):
-        product = product + jnp.concatenate([mirrored[k, n - k :], mirrored[k, : n - k]], 0)
-    return product
+    pieces = [part for k in range(1, rows) for part in (mirrored[k, n - k :], mirrored[k, : n - k])]
+    # One long array, summed at once: a chain of additions would be made anew by every reader.
+    turned = jnp.concatenate(pieces, 0).reshape((rows - 1, *vector.shape))
+    return (matrix * wrap(vector)).sum(0) + turned.sum(0)
 
 
 def less_outer(matrix: Array, vector: Array, factor: Array) -> Array:

@@ -34,7 +34,7 @@ from . import (
 from .config import Params, Shapes
 from .kernels import NAMES, base, galerkin, hilbert, levy, signature
 from .kernels.analogs import analogs
-from .lanes import real_of
+from .lanes import real_of, settled
 from .levels import MIDDLE
 from .observation import Observation
 from .report import Senses, events, operating_mode, telemetry
@@ -68,8 +68,8 @@ def tick(
     new, senses = _predict(learnt, now, senses, params, shapes)
 
     new = eqx.tree_at(lambda s: (s.level, s.ticks), new, (observation.value, jnp.minimum(state.ticks + 1, 1 << 30)))
-    accepted = verdict.rejected == RejectReason.accepted
-    new = select(accepted & verdict.learn, new, state)
+    accepted = settled(verdict.rejected == RejectReason.accepted)
+    new = select(settled(accepted & verdict.learn), new, state)
     new = eqx.tree_at(lambda s: s.gates, new, select(accepted, gate, state.gates))
     return new, _output(new, verdict, senses, shapes)
 
@@ -80,7 +80,7 @@ def select(condition: Array, yes: Any, no: Any) -> Any:
 
 def _measure(state: PredictorState, move: Array) -> Tick:
     unit = scale.unit(state.scale, move)
-    return Tick(move, move / unit, state.ticks.astype(move.dtype), lattice.tolerance(state.lattice, unit))
+    return settled(Tick(move, move / unit, state.ticks.astype(move.dtype), lattice.tolerance(state.lattice, unit)))
 
 
 def _laws(state: PredictorState) -> experts.Laws:
@@ -136,7 +136,7 @@ def _predict(
     """Lets the kernels speak, and fuses and calibrates what they say."""
     unit = scale.unit(state.scale)
     past = memory.push(state.memory, now.move / unit)
-    view = scale.view(state.scale, analogs(memory.moves(past, now.move.dtype)))
+    view = settled(scale.view(state.scale, analogs(settled(memory.moves(past, now.move.dtype)))))
     a, forecast_a = hilbert.predict(state.hilbert, view)
     b, forecast_b = galerkin.predict(state.galerkin, view)
     c, forecasts_c, scheme = levy.predict(state.levy, view, senses.reading.holder)
@@ -157,7 +157,7 @@ def _predict(
     alone = orchestrator.forced(weights, KERNEL_D)
     emergency = senses.reading.emergency & (params.robustness_force_kernel_d > 0)
     speaking = jnp.where(emergency & orchestrator.leads(weights, KERNEL_D), alone, weights)
-    law = orchestrator.fuse(speaking, _laws(state))
+    law = orchestrator.fuse(settled(speaking), _laws(state))
     state = eqx.tree_at(lambda s: s.bands, state, bands.calibrate(state.bands, law, state.lattice, unit))
     return state, senses._replace(
         scheme=scheme, modes=modes, field=field, finding=finding, weights=jnp.where(emergency, alone, weights)

@@ -18,11 +18,14 @@ from state_store.contract import (
     WorkerInfo,
 )
 from state_store.errors import (
+    BackupRefused,
+    BadBackup,
     BadTick,
     BadUrl,
     FleetMismatch,
     FleetMissing,
     PartitionFull,
+    PartitionHeld,
     PartitionSealed,
     ProducerFenced,
     ServerNotFound,
@@ -41,6 +44,8 @@ from state_store.store import RedisStateStore
 
 __all__ = [
     "START",
+    "BackupRefused",
+    "BadBackup",
     "BadTick",
     "BadUrl",
     "Commit",
@@ -56,6 +61,7 @@ __all__ = [
     "Meta",
     "Outcome",
     "PartitionFull",
+    "PartitionHeld",
     "PartitionSealed",
     "Prediction",
     "PredictionReader",

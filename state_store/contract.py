@@ -23,7 +23,7 @@ class Outcome(Enum):
     OK = "ok"
     ALREADY = "already"  # The cursor is already the new one: an earlier sending took effect.
     FENCED = "fenced"  # Somebody else holds, or held, the lease since.
-    CONFLICT = "conflict"  # The lease is mine, the cursor is not the one I read from.
+    CONFLICT = "conflict"  # The lease is mine, but the server is not, or may not be, where I read from.
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +237,16 @@ class StateStore(Protocol):
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         """Moves states, predictions, dead letters and cursor together, or nothing.
 
-        Raises StoreUnavailable while the server cannot be reached (then ask again with the same commit),
-        StoreFull (nothing written) and PartitionSealed.
+        It is sent once: if a connection of its lease was lost and it did not take effect, the answer is CONFLICT, since
+        the server may have lost the ticks that the commit is made of.
+        Raises StoreUnavailable while the server cannot be reached, StoreFull (nothing was written) and PartitionSealed.
+        """
+        ...
+
+    async def make_room(self, partition: int) -> int:
+        """Frees memory of a full server: cuts history behind the cursor below its retention, never an unread tick.
+
+        Gives how many entries went: applied ticks first, then the older half of the predictions.
         """
         ...
 

@@ -15,6 +15,7 @@ from state_store.keys import Keys
 from state_store.lease import lease_words
 from state_store.meta import compare_meta, decode_meta, encode_meta
 from state_store.refusals import control_error
+from state_store.room import PASS_WHEN_FULL_LUA
 
 WORKER_FORGOTTEN_MS = 600_000
 CONFIG_GENERATIONS_MAX = 32
@@ -28,7 +29,9 @@ return redis.call('HGETALL', KEYS[1])
 """
 
 # KEYS: workers    ARGV: name info forgotten_ms
-_REGISTER_LUA = """
+_REGISTER_LUA = (
+    PASS_WHEN_FULL_LUA
+    + """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local all = redis.call('HGETALL', KEYS[1])
@@ -37,6 +40,7 @@ for i = 1, #all, 2 do
 end
 redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now) .. ' ' .. ARGV[2])
 """
+)
 
 # KEYS: config    ARGV: generation that the caller knows, values, generations kept
 _PUBLISH_LUA = """

@@ -9,6 +9,9 @@
   x FleetMissing          the namespace holds no fleet yet
   x FleetMismatch         the namespace holds a fleet made with other values
   x PartitionSealed       a partition contradicts itself: a person has to look
+  x PartitionHeld         a partition has an owner who would write over what is asked for
+  x BadBackup             a backup file is damaged, or cannot be read or written
+  x BackupRefused         a backup does not fit what the partition's log still holds
   x BadTick               a producer was given a tick that can never be accepted
   x PartitionFull         a partition's backlog stayed at its limit for too long
   x ProducerFenced        a newer producer of the same name took over
@@ -53,6 +56,18 @@ class FleetMismatch(StateStoreError):
 
 class PartitionSealed(StateStoreError):
     """A partition's keys contradict each other, so nobody may write there until a person has looked."""
+
+
+class PartitionHeld(StateStoreError):
+    """A partition has a live owner."""
+
+
+class BadBackup(StateStoreError):
+    """A backup file is damaged, or cannot be read or written."""
+
+
+class BackupRefused(StateStoreError):
+    """A backup is whole, but the partition could not go on from it without a gap."""
 
 
 class BadTick(StateStoreError, ValueError):

@@ -56,6 +56,7 @@ class PartitionKeys:
     latest: bytes
     rejected: bytes
     producers: bytes
+    put_aside: bytes
 
 
 def partition_of(asset: bytes, partitions: int) -> int:

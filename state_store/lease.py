@@ -7,10 +7,12 @@ may be issued twice; it also makes a repeated acquire harmless.
 
 from state_store.contract import START, Control, Held, Lease
 from state_store.errors import PartitionSealed
+from state_store.room import PASS_WHEN_FULL_LUA
 
 # KEYS: control                     ARGV: op worker nonce epoch ttl_ms
 # reply: code now_ms left_ms owner, then the fields of `CONTROL_FIELDS`, then attempts
-LEASE_LUA = """
+LEASE_LUA = (
+    """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local op, worker, nonce, epoch, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
@@ -23,6 +25,9 @@ local function reply(code)
     'epoch', 'nonce', 'cursor', 'applied', 'wanted', 'seal', 'state_cursor', 'marks', 'attempts')
   return {code, now, math.max(left, 0), get('owner', ''), unpack(fields, 1, 9)}
 end
+"""
+    + PASS_WHEN_FULL_LUA
+    + """
 local held = get('nonce', '')
 local expired = held == '' or tonumber(get('until', '0')) <= now
 if op == 'acquire' then
@@ -44,6 +49,7 @@ if op == 'release' then
 end
 return reply('OK')
 """
+)
 CONTROL_FIELDS = (b"epoch", b"nonce", b"cursor", b"applied", b"wanted", b"seal", b"state_cursor", b"marks")
 
 

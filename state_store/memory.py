@@ -34,9 +34,9 @@ from state_store.contract import (
 from state_store.errors import FleetMissing, PartitionSealed, StoreFull, StoreUnavailable
 from state_store.meta import compare_meta
 from state_store.retention import Mark, advance
+from state_store.room import PREDICTIONS_LEFT
 from state_store.ticks import AssetCheck, parse
 
-SENDS_MAX = 8
 Fault = Callable[[str, int], Awaitable[None]]
 Fields = dict[bytes, bytes]
 Order = tuple[int, int]
@@ -269,19 +269,16 @@ class MemoryStateStore:
 
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         assert ascending(commit.ids), "predictions must come in the order of their ticks"
-        lost: StoreUnavailable | None = None
-        for _ in range(SENDS_MAX):
-            outcome = self._settle(lease, commit)
-            if outcome is not None:
-                return outcome
-            try:
-                await self._fault("commit.before", lease.partition)
-                outcome = self._settle(lease, commit) or self._apply(lease, commit)
-                await self._fault("commit.after", lease.partition)
-                return outcome
-            except StoreUnavailable as error:
-                lost = error
-        raise lost or AssertionError("unreachable")
+        outcome = self._settle(lease, commit)
+        if outcome is not None:
+            return outcome
+        try:
+            await self._fault("commit.before", lease.partition)
+            outcome = self._settle(lease, commit) or self._apply(lease, commit)
+            await self._fault("commit.after", lease.partition)
+            return outcome
+        except StoreUnavailable:
+            return self._settle(lease, commit) or Outcome.CONFLICT
 
     def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
         kept = self.memory.partition(lease.partition)
@@ -312,6 +309,17 @@ class MemoryStateStore:
             fields = {b"a": asset, b"t": b"%d" % time_ns, b"p": payload}
             kept.predictions.append(entry_id, fields if request is None else fields | {b"r": request})
             kept.latest[asset] = latest_value(entry_id, payload)
+
+    async def make_room(self, partition: int) -> int:
+        await self._fault("make_room", partition)
+        kept = self.memory.partition(partition)
+        gone = kept.ticks.cut_before(kept.state_cursor)
+        kept.trimmed += gone
+        if gone:
+            return gone
+        had = len(kept.predictions.entries)
+        kept.predictions.cut_to(max(-(-had // 2), min(PREDICTIONS_LEFT, self.retention.predictions)))
+        return had - len(kept.predictions.entries)
 
     def _trim(self, kept: MemoryPartition) -> None:
         kept.marks, floor = advance(kept.marks, kept.applied, kept.state_cursor, self.retention.ticks)

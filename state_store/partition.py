@@ -17,6 +17,7 @@ from state_store.errors import StateStoreError, StoreUnavailable
 from state_store.keys import PartitionKeys
 from state_store.lease import decode_control, decode_lease, lease_words, sealed
 from state_store.refusals import refusal
+from state_store.room import room_words
 from state_store.ticks import AssetCheck, parse
 from state_store.wire import Connection, ServerError, encode
 
@@ -105,7 +106,7 @@ class Partition:
         return answer
 
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
-        """Sends a commit until it is known what became of it."""
+        """Sends a commit over the connection of `hold`, and asks until it is known what became of it."""
         async with self._turn:
             return await self._persist(lambda: self._commit(lease, commit))
 
@@ -120,18 +121,22 @@ class Partition:
                 raise sealed(self.partition, self.control.seal, self.keys.control)
             elif outcome is not None:
                 return outcome
-            elif wire is not self._held_by and not await self._logged(wire, commit.after):
-                return Outcome.CONFLICT
+            elif wire is not self._held_by:
+                return Outcome.CONFLICT  # The cursor fits, but its ticks may be gone, or be others of the same ids.
             elif await self._execute(wire, lease, commit):
                 return Outcome.OK
             fresh = True
         raise StoreUnavailable(f"Partition {self.partition} is contended: somebody keeps writing to its control key.")
 
-    async def _logged(self, wire: Connection, tick: bytes) -> bool:
-        """Whether the log still has this tick, and so all before it: a failover may have cut the end off."""
-        reply = (await wire.ask(encode("XRANGE", self.keys.ticks, tick, tick), 1, self._timeouts.reply_s))[0]
-        self._raise_error(reply)
-        return bool(reply)
+    async def make_room(self) -> int:
+        """Cuts what lies behind the cursor shorter than its retention; gives how many entries went."""
+        request = encode(*room_words(self.keys, self._retention)) + encode("UNWATCH") + watch_words(self.keys)
+        async with self._turn:
+            wire = await self._writer()
+            gone, _, _, fields = await wire.ask(request, 4, self._timeouts.reply_s)
+            self._raise_error(gone)
+            self._note(fields)
+        return gone
 
     async def _look(self, wire: Connection) -> None:
         """Reads `control` again, under a new watch."""
@@ -165,7 +170,8 @@ class Partition:
             self._writing = None
             wire = await self._address.connect(self._timeouts)
             # A server that refuses MULTI would execute a commit's commands one by one.
-            opening = encode("MULTI") + encode("TIME") + encode("EXEC") + watch_words(self.keys)
+            # Nothing stands inside: a full server refuses that.
+            opening = encode("MULTI") + encode("EXEC") + encode("TIME") + watch_words(self.keys)
             replies = await wire.ask(opening, 5, self._timeouts.reply_s)
             try:
                 for reply in replies:
@@ -173,7 +179,7 @@ class Partition:
             except StateStoreError:
                 wire.abort()
                 raise
-            self._now_ms = max(self._now_ms, server_ms(replies[2]))
+            self._now_ms = max(self._now_ms, server_ms([replies[2]]))
             self._note(replies[4])
             self._writing = wire
         return self._writing

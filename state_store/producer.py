@@ -30,12 +30,14 @@ from state_store.lease import sealed
 from state_store.meta import decode_meta
 from state_store.outbox import Outbox
 from state_store.refusals import refusal
+from state_store.room import crowded, memory_share
 from state_store.ticks import REQUEST_ID_BYTES_MAX
 from state_store.wire import Connection, ServerError, encode
 
 _ASSETS_KNOWN_MAX = 65_536
 _FIRST_PAUSE_S, _PAUSE_S_MAX = 0.02, 1.0
 _LAST_FLUSH_S = 1.0
+_LOOK_EVERY_S = 1.0  # At the server's memory.
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class ProducerLimits:
     rewind_max: int = 16_384  # Ticks taken by the server and kept, should it lose them in a failover.
     rewind_s: float = 60.0  # For how long they are kept when nothing follows.
     backlog_max: int = 100_000  # Unread ticks in the partition's log above which it counts as full.
+    memory_share_max: float = 0.9  # Of the server's maxmemory; what is left is for the commits, which make room.
     patience_s: float = 30.0  # How long `send` and `flush` wait without any progress.
 
 
@@ -76,6 +79,8 @@ class TickProducer:
         self._outboxes: dict[int, Outbox] = {}
         self._homes: dict[str | bytes, tuple[bytes, Outbox]] = {}
         self._last_ns = 0
+        self._looked_at = -_LOOK_EVERY_S
+        self._crowded: StoreFull | None = None
         self._waiting = asyncio.Event()  # There is something to send.
         self._hurry = asyncio.Event()  # There is no point in lingering.
         self._moved = asyncio.Condition()
@@ -227,12 +232,26 @@ class TickProducer:
             await asyncio.sleep(max(0.0, min(outbox.retry_at for _, outbox in waiting) - now))
             return
         wire = await self._connected()
+        await self._look_at_memory(wire, now)
+        if self._crowded:
+            for _, outbox in due:
+                self._hinder(outbox, self._crowded)
+            return
         calls = [self._call(partition, outbox, now) for partition, outbox in due]
         replies = await wire.ask(b"".join(calls), len(calls), self._timeouts.reply_s)
         if any(str(reply).startswith("NOSCRIPT") for reply in replies if isinstance(reply, ServerError)):
             await wire.ask(LOAD_SCRIPT, 1, self._timeouts.reply_s)
         for (partition, outbox), reply in zip(due, replies, strict=True):
             self._settle(partition, outbox, reply)
+
+    async def _look_at_memory(self, wire: Connection, now: float) -> None:
+        """Leaves the last of the server's memory to the commits: ticks that nobody can work off help nobody."""
+        if now - self._looked_at < _LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        reply = (await wire.ask(encode("INFO", "memory"), 1, self._timeouts.reply_s))[0]
+        share = 0.0 if isinstance(reply, ServerError) else memory_share(reply)  # not every user may ask
+        self._crowded = None if share <= self.limits.memory_share_max else crowded(share, str(self._address))
 
     def _call(self, partition: int, outbox: Outbox, now: float) -> bytes:
         if now - outbox.moved_at > self.limits.rewind_s:

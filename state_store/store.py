@@ -104,6 +104,9 @@ class RedisStateStore:
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         return await self._partition(lease.partition).commit(lease, commit)
 
+    async def make_room(self, partition: int) -> int:
+        return await self._partition(partition).make_room()
+
     async def probe(self, partition: int) -> Probe:
         return await self._control.probe(partition)
 

@@ -3,8 +3,9 @@
 import asyncio
 
 from state_store import START
+from state_store.logs import Entry, Logs
 from worker.audit import Audit
-from worker.readback import Entry, Logs, asset_of
+from worker.readback import asset_of
 
 LOGS = ("ticks", "predictions", "rejected")
 

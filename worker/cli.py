@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from worker.commands import calm, check, demo, fleet, kept, look, traffic
+from worker.commands import bench, calm, check, demo, fleet, kept, look, rejected, state, traffic
 from worker.exits import alone, notice, verdict
 
 EPILOG = """
@@ -67,7 +67,10 @@ app.command()(look.top)
 app.command()(check.doctor)
 app.command()(kept.snapshot)
 app.command()(kept.dump)
+app.add_typer(rejected.rejected, name="rejected")
+app.add_typer(state.state, name="state")
 app.add_typer(check.config, name="config")
+app.add_typer(bench.bench, name="bench")
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from state_store import EmbeddedRedis, PredictionReader, RedisStateStore, TickProducer
+from state_store.logs import Logs, Looking
 from worker.audit import Audit
 from worker.auditor import Auditor
 from worker.children import Child, Children
@@ -27,7 +28,6 @@ from worker.feeding import Sent, feed_live
 from worker.latencies import Latencies
 from worker.picture import Picture, Series, band
 from worker.reach import open_store, with_url
-from worker.readback import Logs, Looking
 from worker.screen import Screen
 from worker.settings import Settings
 from worker.synthetic import KINDS, Tick, asset_names, ticks

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from state_store import StateStoreError, find_server
+from state_store.logs import Looking
 from worker.errors import SettingsError
-from worker.readback import Looking, server_config, server_info, server_time_s
+from worker.readback import server_config, server_info, server_time_s
 from worker.settings import Settings
 
 ERROR, WARNING, OK = "error", "warning", "ok"

@@ -4,6 +4,7 @@
   x SettingsError   a setting is unknown, out of range or unreadable: says which one, and where it was given
   x PortInUse       the HTTP port of a worker is taken
   x BadInput        a file, an asset or an id given to a command is not what the command can use
+  x NotRebuilt      a state cannot be computed again from what is kept
   x FleetFailed     a process that a command started ended before its time
 
 Each message is one line a finding: what, where, remedy. The command line prints it and nothing else.
@@ -24,6 +25,10 @@ class PortInUse(WorkerError):
 
 class BadInput(WorkerError):
     """What was given to a command is not what the command can use."""
+
+
+class NotRebuilt(WorkerError):
+    """A state cannot be computed again from what is kept."""
 
 
 class FleetFailed(WorkerError):

@@ -21,6 +21,9 @@ CODES = {
     "BadRules": USAGE,
     "FleetMissing": FLEET,
     "FleetMismatch": FLEET,
+    "BadBackup": FAILED,
+    "PartitionHeld": FAILED,
+    "BackupRefused": FAILED,
     "StateStoreError": STORE,
     "PredictorError": FAILED,
 }

@@ -230,16 +230,26 @@ class Pipeline:
         self._count(part, commit)
 
     async def _answer(self, holding: Holding, commit: Commit) -> Outcome:
-        """A full server took nothing: waits with the commit in hand until there is room, or nothing to wait for."""
+        """A full server took nothing: makes room, or waits with the commit in hand, until there is some."""
         while True:
             try:
                 return await self.store.commit(holding.lease, commit)
             except StoreFull as error:
+                if await self._make_room(holding.partition):
+                    continue
                 if not self._draining:
                     log.warning("store_full", extra={"partition": holding.partition, "why": str(error)})
                     await asyncio.sleep(FULL_PAUSE_S)
                 if self._draining or holding.lost:
                     raise
+
+    async def _make_room(self, wanting: int) -> bool:
+        """Cuts history short, the wanting partition's if it has any, else that of another one held here."""
+        for partition in (wanting, *self.holdings):
+            if gone := await self.store.make_room(partition):
+                log.warning("history_cut", extra={"partition": partition, "entries": gone})
+                return True
+        return False
 
     def _count(self, part: Part, commit: Commit) -> None:
         self.metrics.ticks.inc(commit.applied)

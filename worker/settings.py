@@ -199,6 +199,8 @@ def _line(finding: Any, layers: list[_Layer]) -> str:
         model = Settings if len(path) == 1 else Settings.model_fields[path[0]].annotation
         return f"{place} is not a setting: {_nearest(path[-1], model)}"
     text = finding["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if len(path) == 1:  # a relation between settings of one section
+        return f"{path[0]}: {text}"
     return f"{place}: {text}, got {finding['input']!r}"
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from predictor_core import CorruptRecord, WrongLayout, decode_record
 from predictor_core.result import RejectReason
 from state_store import START, FleetMismatch, RedisStateStore, Ticks
+from state_store.letters import Letters
+from state_store.logs import Logs, Looking
 from worker.calm import Replay
-from worker.readback import Logs, Looking
 from worker.settings import Settings
 
 TICKS_AT_ONCE = 4096
@@ -61,16 +62,19 @@ async def verify_fleet(settings: Settings, store: RedisStateStore, since: bytes 
     total = Verdict()
     async with Looking(settings.redis.url) as looking:
         logs = Logs(looking, settings.redis.namespace)
+        letters = Letters(logs, meta)
         for partition in range(meta.partitions):
-            total.add(await Partition(partition, store, logs, Replay(settings), since).verify())
+            total.add(await Partition(partition, store, logs, letters, Replay(settings), since).verify())
     return total
 
 
 class Partition:
     """One partition's log, followed from its first tick."""
 
-    def __init__(self, partition: int, store: RedisStateStore, logs: Logs, replay: Replay, since: bytes) -> None:
-        self._partition, self._store, self._logs, self._replay = partition, store, logs, replay
+    def __init__(
+        self, partition: int, store: RedisStateStore, logs: Logs, letters: Letters, replay: Replay, since: bytes
+    ) -> None:
+        self._partition, self._store, self._logs, self._letters, self._replay = partition, store, logs, letters, replay
         self._since = _order(since)
         self._cursor = START
         self._oldest_kept: tuple[int, int] | None = None
@@ -110,6 +114,7 @@ class Partition:
         until = ticks.ids[-1]
         predictions = {id: fields for id, fields in await self._entries("predictions", until)}
         letters = {id: fields.get(b"reason", b"").decode() for id, fields in await self._entries("rejected", until)}
+        letters |= await self._letters.notes(self._partition)  # of letters that were sent again or thrown away
         put_aside = {i for i, id in enumerate(ticks.ids) if letters.get(id, "late") not in CORE_REASONS}
         kept = np.array([i for i in range(len(ticks)) if i not in ticks.malformed and i not in put_aside], np.intp)
         depths = np.array([self._depth(predictions.get(ticks.ids[i])) for i in kept], np.int32)
@@ -137,7 +142,7 @@ class Partition:
                 continue
             verdict.predictions += 1
             if found[id] != payload:
-                ours = _made_by(found[id]) == self._replay.program.fingerprint
+                ours = made_by(found[id]) == self._replay.program.fingerprint
                 verdict.differing += ours
                 verdict.other_build += not ours
         verdict.unexpected += sum(_order(id) >= self._since for id in found.keys() - expected.keys())
@@ -161,8 +166,7 @@ class Partition:
             return False
 
     def _depth(self, prediction: dict[bytes, bytes] | None) -> int:
-        recorded = _unpacked(prediction[b"p"]).get("depth") if prediction and b"p" in prediction else None
-        return recorded if recorded in (2, 3, 5) else self._replay.config.log_sig_depth
+        return depth_of((prediction or {}).get(b"p", b""), self._replay.config.log_sig_depth)
 
     async def _entries(self, log: str, until: bytes) -> Sequence[Any]:
         pages = self._logs.pages(self._partition, log, self._cursor, until)
@@ -174,7 +178,14 @@ class Partition:
         return None
 
 
-def _made_by(payload: bytes) -> bytes | None:
+def depth_of(payload: bytes, otherwise: int) -> int:
+    """The depth that a prediction was made at."""
+    recorded = _unpacked(payload).get("depth")
+    return recorded if recorded in (2, 3, 5) else otherwise
+
+
+def made_by(payload: bytes) -> bytes | None:
+    """The fingerprint of what made a prediction."""
     return _unpacked(payload).get("made_by")
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from .. import packed
-from ..lanes import running_mean, spread, total
+from ..lanes import running_mean, settled, spread, total
 
 
 class Volatility(NamedTuple):
@@ -93,15 +93,15 @@ def cold_readout(size: int, lanes: tuple[int, ...], real: type) -> Readout:
     return Readout(nothing, nothing, nothing, covariance, spread(0.0, lanes, real), spread(1.0, lanes, real))
 
 
-def learn_readout(readout: Readout, target: Array, age: Array, forgetting: Array | float) -> Readout:
+def learn_readout(readout: Readout, target: Array, age: Array, forgetting: float) -> Readout:
     """One step towards the target that the stored features should have given; nothing before the second move."""
     features, known = readout.features, age > 1.5
-    gain = packed.times(readout.covariance, features)
+    gain = settled(packed.times(readout.covariance, features))
     error = target - total(readout.weights * features)
     trust = _huber(error, readout.error, age)
     step = jnp.where(known, 1 / (forgetting + trust * total(features * gain)), 0.0)
-    swell = jnp.where(known, 1 / forgetting, 1.0)
-    shrink = _shrink((readout.covariance[0] - trust * step * gain * gain) * swell)
+    trust, step = settled((trust, step))
+    swell = settled(_swell(readout.covariance[0] - trust * step * gain * gain, known, forgetting))
     local = total(readout.log_weights * features)
     log_error = jnp.clip(jnp.log(abs(error) + 1e-4) + LOG_BIAS - local, -LOG_STEP_MAX, LOG_STEP_MAX)
     excess = jnp.minimum((error * jnp.exp(-jnp.clip(local, LOCAL_MIN, LOCAL_MAX))) ** 2, EXCESS_MAX)
@@ -109,7 +109,7 @@ def learn_readout(readout: Readout, target: Array, age: Array, forgetting: Array
         weights=readout.weights + trust * step * error * gain,
         log_weights=readout.log_weights + step * log_error * gain,
         features=features,
-        covariance=packed.scale(packed.less_outer(readout.covariance, gain, trust * step) * swell, shrink),
+        covariance=packed.scale(packed.less_outer(readout.covariance, gain, trust * step), swell),
         error=jnp.where(known, running_mean(readout.error, trust * abs(error), ERROR_RATE, age), readout.error),
         excess=jnp.where(known, running_mean(readout.excess, excess, ERROR_RATE, age), readout.excess),
     )
@@ -120,9 +120,9 @@ def _huber(error: Array, typical: Array, age: Array) -> Array:
     return jnp.where((age > WARM_UP) & (typical > 0), bounded, 1.0)
 
 
-def _shrink(diagonal: Array) -> Array:
-    """Factors on rows and columns that keep the covariance from winding up where the features say nothing."""
-    return jnp.sqrt(jnp.minimum(1.0, SPREAD_MAX / jnp.maximum(diagonal, 1e-20)))
+def _swell(diagonal: Array, known: Array, forgetting: float) -> Array:
+    """Factors on rows and columns that forget, but not where the features say nothing: there the covariance stays."""
+    return jnp.where(known & (diagonal < SPREAD_MAX), jnp.asarray(forgetting**-0.5, diagonal.dtype), 1)
 
 
 MEAN_MAX = 30.0

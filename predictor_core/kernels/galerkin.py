@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..lanes import column, real_of, spread, total
+from ..lanes import column, real_of, settled, spread, total
 from .base import LOCAL, NULL, QUICK, Expert, Forecast, Readout, View, cold_readout, forecast
 
 NAME = "B"
@@ -69,8 +69,8 @@ def bumps(height: Array) -> Array:
 
 def relax(state: Galerkin, pace: Array, collapsed: Array) -> tuple[Galerkin, Field]:
     """One step of the network towards the equation; `pace` is a unit of move in units of height."""
-    drift, diffusion = _coefficients(state.readout, pace)
-    residual, gradient = _residuals(state.network, drift, diffusion)
+    drift, diffusion = settled(_coefficients(state.readout, pace))
+    residual, gradient = settled(_residuals(state.network, drift, diffusion))
     norm = total(total(gradient * gradient)) + 1e-6
     step = STEP * total(residual[:, None] * gradient) / norm
     network = state.network - jnp.clip(step, -STEP_MAX, STEP_MAX)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from worker.readback import Looking
+from state_store.logs import Looking
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 

@@ -10,13 +10,14 @@ import numpy as np
 
 from state_store import Commit, Lease, Outcome, StoreUnavailable
 from state_store.commit import latest_value, settle
-from state_store.memory import SENDS_MAX, MemoryPartition
+from state_store.memory import MemoryPartition
 from tests.simulation.history import Cast, History
 from tests.simulation.network import FaultyStore
 from tests.simulation.server import WatchedStore
 from worker.holding import Holding
 from worker.pipeline import Pipeline
 
+SENDS_MAX = 8
 
 class WithoutFence(WatchedStore):
     """Takes commits from anybody whose cursor fits."""

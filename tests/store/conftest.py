@@ -71,6 +71,11 @@ def servers(tmp_path_factory):
         server.stop()
 
 
+@pytest.fixture(scope="session")
+def executable_of() -> Callable[[str], str | None]:
+    return executables().get
+
+
 @pytest.fixture(params=["redis-6.2", "newer"])
 def server(request, servers) -> EmbeddedRedis:
     return servers(request.param)

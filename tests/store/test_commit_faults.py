@@ -37,8 +37,8 @@ def begin(open_redis, commit_of):
     return begun
 
 
-@pytest.mark.parametrize("mode, outcome", [("request", Outcome.OK), ("reply", Outcome.ALREADY), ("half", Outcome.OK)])
-async def test_a_commit_on_a_broken_connection_happens_once(open_redis, begin, proxy, mode, outcome):
+@pytest.mark.parametrize("mode, made", [("request", 3), ("reply", 6), ("half", 3)])
+async def test_after_a_broken_connection_a_commit_is_told_but_none_is_sent(open_redis, begin, proxy, mode, made):
     async with open_redis() as fleet, proxy:
         store = fleet.store(f"unix://{proxy.path}")
         lease, commits = await begin(fleet, store)
@@ -46,9 +46,25 @@ async def test_a_commit_on_a_broken_connection_happens_once(open_redis, begin, p
         for commit in commits:
             proxy.lose = mode if commit is commits[1] else None
             outcomes.append(await store.commit(lease, commit))
-        assert proxy.lost == 1 and outcomes == [Outcome.OK, outcome, Outcome.OK]
-        assert [entry_id for entry_id, _ in await fleet.predictions()] == [i for c in commits for i in c.ids]
-        assert (await store.probe(P)).applied == 9
+        told = Outcome.ALREADY if made == 6 else Outcome.CONFLICT
+        assert proxy.lost == 1 and outcomes == [Outcome.OK, told, Outcome.CONFLICT]
+        ids = [entry_id for commit in commits for entry_id in commit.ids]
+        assert [entry_id for entry_id, _ in await fleet.predictions()] == ids[:made]
+        assert (await store.probe(P)).applied == made
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_ticks_that_a_failover_took_get_no_predictions(open_redis, begin, again):
+    async with open_redis() as fleet:
+        store = fleet.store()
+        lease, commits = await begin(fleet, store)
+        assert await store.commit(lease, commits[0]) is Outcome.OK
+        await fleet.client.client_kill_filter(_type="normal", skipme=True)
+        await fleet.client.delete(fleet.key("ticks"))
+        for tick_id in commits[1].ids if again else ():  # The new primary's clock is behind and gives the ids again.
+            await fleet.client.xadd(fleet.key("ticks"), {"a": fleet.assets[0], "y": "2", "t": "3"}, id=tick_id)
+        assert await store.commit(lease, commits[1]) is Outcome.CONFLICT
+        assert [entry_id for entry_id, _ in await fleet.predictions()] == commits[0].ids
 
 
 async def test_a_takeover_while_the_reply_was_lost_is_told_from_a_failure(open_redis, begin, proxy, commit_of):
@@ -145,6 +161,25 @@ async def test_a_full_server_refuses_the_whole_commit(open_redis, begin):
         assert await store.commit(lease, commits[0]) is Outcome.OK
 
 
+async def test_on_a_full_server_leases_move_and_history_makes_room(open_redis, begin):
+    async with open_redis() as fleet:
+        store = fleet.store()
+        lease, commits = await begin(fleet, store)
+        assert await store.commit(lease, commits[0]) is Outcome.OK
+        await fleet.client.config_set("maxmemory", 1)
+        try:
+            assert not isinstance(await store.renew(lease), Held)
+            assert await store.make_room(P) == 2
+            await store.register_worker("late", {})
+            await store.release(lease)
+            new = await fleet.store().acquire(P, "late", TTL_MS)
+            assert not isinstance(new, Held) and new.cursor == commits[0].after
+        finally:
+            await fleet.client.config_set("maxmemory", 0)
+        probe = await store.probe(P)
+        assert (probe.trimmed, probe.length, probe.backlog) == (2, 7, 6)
+
+
 @pytest.mark.parametrize("key", ["states", "latest", "predictions"])
 async def test_a_key_of_another_kind_seals_the_partition(open_redis, begin, key):
     async with open_redis() as fleet:
@@ -179,7 +214,7 @@ async def test_a_flushed_script_cache_is_no_matter(open_redis, begin):
             assert not isinstance(await store.renew(lease), Held)
 
 
-async def test_an_unreachable_server_is_reported_and_the_commit_can_be_repeated(open_redis, begin, proxy):
+async def test_an_unreachable_server_is_reported_and_a_new_lease_goes_on(open_redis, begin, proxy):
     async with open_redis() as fleet:
         async with proxy:
             store = fleet.store(f"unix://{proxy.path}", timeouts=Timeouts(resolve_s=0.2))
@@ -187,7 +222,10 @@ async def test_an_unreachable_server_is_reported_and_the_commit_can_be_repeated(
         with pytest.raises(StoreUnavailable):
             await store.commit(lease, commits[0])
         async with proxy:
-            assert await store.commit(lease, commits[0]) is Outcome.OK
+            assert await store.commit(lease, commits[0]) is Outcome.CONFLICT
+            await store.release(lease)
+            again = await store.acquire(P, "one", TTL_MS)
+            assert await store.commit(again, commits[0]) is Outcome.OK
         assert len(await fleet.predictions()) == 3
 
 

@@ -264,6 +264,27 @@ async def test_trimming_keeps_the_retention_and_every_unread_tick(open_fleet, co
         assert kept <= len(await fleet.predictions()) < kept + 300
 
 
+async def test_room_is_made_of_applied_ticks_then_of_old_predictions_never_of_unread_ticks(open_fleet, commit_of):
+    async with open_fleet() as fleet:
+        store = fleet.store(retention=Retention(predictions=100))
+        lease = await store.acquire(P, "one", TTL_MS)
+        assert await store.make_room(P) == 0
+        ids = await fleet.feed(90)
+        ticks = await store.read(P, lease.cursor, 60, 0)
+        assert await store.commit(lease, commit_of(lease, ticks)) is Outcome.OK
+        assert await store.make_room(P) == 59
+        assert await fleet.tick_ids() == ids[59:]  # The last applied one stays.
+        assert await store.make_room(P) == 0  # The predictions are fewer than a reader may count on.
+        probe = await store.probe(P)
+        assert (probe.trimmed, probe.backlog) == (59, 30)
+        ticks = await store.read(P, ids[59], 30, 0)
+        assert await store.commit(lease, commit_of(lease, ticks, before=ids[59])) is Outcome.OK
+        sparing = fleet.store(retention=Retention(predictions=10))
+        assert await sparing.make_room(P) == 30
+        assert [await sparing.make_room(P) for _ in range(4)] == [45, 22, 11, 2]
+        assert [entry_id for entry_id, _ in await fleet.predictions()] == ids[-10:]
+
+
 async def test_a_new_holder_goes_on_trimming(open_fleet, commit_of):
     async with open_fleet() as fleet:
         ids = await fleet.feed(1000)

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from state_store import EmbeddedRedis
+from state_store.logs import Logs, Looking
 from worker.audit import Audit
 from worker.auditor import Auditor
 from worker.demo import Seen, is_clean, summary
 from worker.feeding import Sent
-from worker.readback import Logs, Looking
 
 TICKS = [("1-0", "a", 10), ("1-1", "b", 10), ("2-0", "a", 20), ("3-0", "a", 30)]
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from state_store import EmbeddedRedis, RedisStateStore
+from state_store.logs import Looking
 from worker import cli
 from worker.exits import DONE, FAILED, FLEET, STORE, USAGE
-from worker.readback import Looking
 
 
 @pytest.fixture(scope="module")

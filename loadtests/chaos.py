@@ -1,0 +1,343 @@
+"""Hurts a real fleet in every way we know, and lets the calm reference judge: `python -m loadtests.chaos`.
+
+A history is a feed, one to three faults drawn by its seed, and a judgement. Times are real, so a seed repeats what is
+done and not when: a failing history prints the command that plays it again, and may take several turns to fail again.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import groupby
+from pathlib import Path
+from random import Random
+
+from loadtests.arena import Arena, Failed, Fault, History, Member, Shape, until
+from loadtests.judge import Reference
+from loadtests.proxy import Proxy
+from state_store import StateStoreError, StoreFull, find_server
+from state_store.logs import Looking
+from state_store.server import _packaged as packaged_server
+from worker.settings import load
+
+HOME = Path(".predictor")
+CACHE = HOME / "cache"
+EXIT_S_MAX = 3.0
+DOWN_S = (0.0, 3.0)
+HISTORIES_PER_FLEET = 10
+BURST = 3000
+FULL_BURST = 12_000
+ROOM_BYTES = 1 << 20
+
+
+async def kill_workers(history: History) -> None:
+    """SIGKILL, again and again; others take over, new ones join."""
+    arena = history.arena
+    for _ in range(history.random.randint(1, 3)):
+        await asyncio.sleep(history.random.random() * 0.3)
+        (await arena.owner(history.random)).signal(signal.SIGKILL)
+        await arena.start_worker()
+        await arena.progress()
+
+
+async def wake_a_zombie(history: History) -> None:
+    """SIGSTOP for longer than the lease, with work in hand; once awake it finds itself fenced."""
+    arena = history.arena
+    zombie = await arena.owner(history.random)
+    history.feed.burst(history.random.randrange(BURST))
+    await asyncio.sleep(history.random.random() * 0.2)
+    zombie.signal(signal.SIGSTOP)
+
+    async def replaced() -> bool:
+        return all(probe.owner != zombie.name and probe.lease_left_ms for probe in await arena.probes())
+
+    try:
+        if len(arena.running) == 1:
+            await arena.start_worker()
+        await until(replaced, "a takeover from the zombie")
+        await arena.progress()
+        lost = len(zombie.lines("partition_lost"))
+    finally:
+        zombie.signal(signal.SIGCONT)
+
+    async def fenced() -> bool:
+        return len(zombie.lines("partition_lost")) > lost
+
+    await until(fenced, "the zombie's discovery that it is fenced")
+
+
+async def end_a_worker(history: History) -> None:
+    """SIGTERM with a full pipeline: exit 0, soon."""
+    arena = history.arena
+    member = await arena.owner(history.random)
+    history.feed.burst(BURST)
+    await asyncio.sleep(history.random.random() * 0.3)
+    await end_in_time(member)
+    await arena.start_worker()
+    await arena.progress()
+
+
+async def end_in_time(member: Member) -> float:
+    """How long a worker takes from SIGTERM to exit 0."""
+    started = time.monotonic()
+    member.signal(signal.SIGTERM)
+    try:
+        code = await asyncio.wait_for(member.process.wait(), 4 * EXIT_S_MAX)
+    except TimeoutError:
+        raise Failed(f"{member.name} did not end after SIGTERM") from None
+    seconds = time.monotonic() - started
+    if code or seconds > EXIT_S_MAX:
+        raise Failed(f"{member.name} ended with {code} after {seconds:.1f} s, expected 0 within {EXIT_S_MAX:.0f} s")
+    return seconds
+
+
+async def restart_redis(history: History) -> None:
+    """Redis goes and comes back with all it had; every worker goes on by itself."""
+    arena = history.arena
+    await arena.end_server(kill=history.random.random() < 0.5)
+    await asyncio.sleep(history.random.uniform(*DOWN_S))
+    await arena.restart_server()
+    await arena.progress()
+    await arena.all_serve()
+
+
+async def cut_the_file(history: History) -> None:
+    """Redis is killed, and its append-only file ends at some byte of the last seconds."""
+    arena = history.arena
+    file = arena.aof()
+    begin = file.stat().st_size
+    history.feed.burst(history.random.randrange(BURST))
+    await asyncio.sleep(history.random.uniform(0.1, 0.8))
+    await arena.end_server(kill=True)
+    os.truncate(file, history.random.randint(begin, file.stat().st_size))
+    await arena.restart_server()
+    await check_consistent(arena)
+    await arena.progress()
+    await arena.all_serve()
+
+
+async def fail_over(history: History) -> None:
+    """The primary dies with its replica's link frozen; the replica, which misses the last ticks, is promoted."""
+    arena, old = history.arena, history.arena.server
+    replica = arena.new_server()
+    await asyncio.to_thread(replica.start)
+    try:
+        async with Proxy(arena.port) as link:
+            async with Looking(replica.url) as there:
+                await there.ask("REPLICAOF", "127.0.0.1", str(link.port))
+
+                async def in_step() -> bool:
+                    return b"master_link_status:up" in await there.ask("INFO", "replication")
+
+                await until(in_step, "a replica in step")
+                link.freeze()
+                history.feed.burst(history.random.randrange(BURST))
+                await asyncio.sleep(history.random.uniform(0.1, 0.8))
+                await arena.end_server(kill=True)
+                link.cut()
+                await there.ask("REPLICAOF", "NO", "ONE")
+        arena.server, replica = replica, old
+    finally:
+        await asyncio.to_thread(replica.stop)
+    await check_consistent(arena)
+    arena.proxy.upstream = arena.port
+    arena.proxy.cut()
+    await arena.progress()
+    await arena.all_serve()
+
+
+async def check_consistent(arena: Arena) -> None:
+    """All keys of a partition stand at the same tick, whatever the server has lost. Our feed has no dead letters."""
+    for partition in range(arena.shape.partitions):
+        keys = f"usp:{{{partition}}}"
+        script = (
+            "local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1] "
+            "local kept = redis.call('HMGET', KEYS[1], 'cursor', 'state_cursor') "
+            "return {kept[1] or '0-0', kept[2] or '0-0', last and last[1] or '0-0'}"
+        )
+        found = await arena.ask("EVAL", script, "2", f"{keys}:control", f"{keys}:predictions")
+        if len(set(found)) != 1:
+            raise Failed(f"partition {partition} is torn: cursor, state cursor and last prediction are {found}")
+
+
+async def cut_connections(history: History) -> None:
+    """Connections end, between messages and inside them."""
+    proxy = history.arena.proxy
+    for _ in range(history.random.randint(3, 12)):
+        await asyncio.sleep(history.random.random() * 0.4)
+        history.random.choice((proxy.cut, proxy.tear))()
+    await history.arena.progress()
+
+
+async def slow_connections(history: History) -> None:
+    """Everything takes long, then nothing arrives at all for longer than a lease."""
+    arena, proxy = history.arena, history.arena.proxy
+    proxy.delay_s = history.random.uniform(0.05, 0.4)
+    try:
+        await arena.progress()
+        proxy.freeze()
+        await asyncio.sleep(history.random.uniform(0.5, 2.0) * arena.shape.lease_ms / 1000)
+    finally:
+        proxy.delay_s = 0.0
+        proxy.thaw()
+    await arena.progress()
+
+
+async def flush_scripts(history: History) -> None:
+    """The script cache is emptied again and again."""
+    for _ in range(20):
+        await history.arena.ask("SCRIPT", "FLUSH")
+        await asyncio.sleep(history.random.random() * 0.05)
+    await history.arena.progress()
+
+
+async def fill_redis(history: History) -> None:
+    """Redis reaches its maxmemory with ticks that nobody has read; the fleet works them off all the same."""
+    arena = history.arena
+    watching = asyncio.create_task(_watch(history))
+    history.feed.burst(FULL_BURST)
+    await arena.progress()
+    await arena.caught_up()
+    for member in arena.running:
+        member.signal(signal.SIGSTOP)
+    try:
+        used = (await arena.ask("INFO", "memory")).decode().partition("used_memory:")[2].split()[0]
+        await arena.ask("CONFIG", "SET", "maxmemory", str(int(used) + ROOM_BYTES))
+        await _fill(history)
+    finally:
+        for member in arena.running:
+            member.signal(signal.SIGCONT)
+    try:
+        await arena.idle()
+        if not any(member.lines("history_cut") for member in arena.members):
+            raise Failed("no history was cut: the server cannot have been full")
+    finally:
+        await arena.ask("CONFIG", "SET", "maxmemory", "0")
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+    await arena.progress()
+
+
+async def _fill(history: History) -> None:
+    """Plain XADD until the server refuses; these clients know nothing of room that is left for others."""
+    arena, feed = history.arena, history.feed
+    async with Looking(arena.server.url) as looking:
+        while True:
+            asset, partition = history.random.choice(feed.strangers)
+            value, time_ns = feed.next_tick(asset)
+            fields = ("a", asset, "y", repr(value), "t", str(time_ns))
+            try:
+                await looking.ask("XADD", f"usp:{{{partition}}}:ticks", "*", *fields)
+            except StoreFull:
+                feed.sent[asset].pop()
+                return
+
+
+async def _watch(history: History) -> None:
+    """The judge reads along, since history is cut behind it."""
+    while True:
+        await history.judge.read()
+        await asyncio.sleep(0.02)
+
+
+FAULTS: dict[str, Fault] = {
+    "kill": kill_workers,
+    "zombie": wake_a_zombie,
+    "term": end_a_worker,
+    "restart": restart_redis,
+    "cut-file": cut_the_file,
+    "fail-over": fail_over,
+    "cut": cut_connections,
+    "slow": slow_connections,
+    "flush": flush_scripts,
+    "full": fill_redis,
+}
+
+
+def drawn(seed: int, allowed: Sequence[str] = tuple(FAULTS)) -> list[str]:
+    """The faults of a history."""
+    random = Random(seed)
+    return [random.choice(allowed) for _ in range(random.randint(1, 3))]
+
+
+async def play(arena: Arena, seed: int, names: Sequence[str]) -> str:
+    """Plays one history; gives the line that the log keeps."""
+    started = time.monotonic()
+    judged = await arena.play(f"h{seed}", [FAULTS[name] for name in names], Random(seed))
+    return f"seed {seed}: {'+'.join(names)}: {judged} ticks, {time.monotonic() - started:.1f} s"
+
+
+async def play_many(seeds: Sequence[int], allowed: Sequence[str], servers: Sequence[str]) -> int:
+    """Plays histories, some on each fleet; gives how many went wrong."""
+    reference, wrong, ticks = Reference(load()), [], Counter()
+    for number, group in groupby(seeds, lambda seed: seed // HISTORIES_PER_FLEET):
+        left = list(group)
+        while left:
+            async with open_arena(Shape(executable=servers[number % len(servers)]), reference) as arena:
+                while left:
+                    seed = left.pop(0)
+                    try:
+                        print(await play(arena, seed, drawn(seed, allowed)), flush=True)
+                    except (Failed, TimeoutError, StateStoreError) as error:
+                        wrong.append(seed)
+                        print(f"seed {seed} FAILED: {'+'.join(drawn(seed, allowed))}: {type(error).__name__}: {error}")
+                        print(f"  play it again: {_again(seed, allowed)}")
+                        print(f"  logs: {_keep_logs(arena, seed)}", flush=True)
+                        break  # the next ones get a fleet that nothing has happened to
+                    ticks.update(faults=len(drawn(seed, allowed)), histories=1)
+    print(f"{len(seeds)} histories, {ticks['faults']} faults in those that went well, {len(wrong)} wrong {wrong or ''}")
+    return len(wrong)
+
+
+def _again(seed: int, allowed: Sequence[str]) -> str:
+    only = "" if len(allowed) == len(FAULTS) else f" --only {' '.join(allowed)}"
+    return f"python -m loadtests.chaos --histories 1 --seed {seed}{only}"
+
+
+def _keep_logs(arena: Arena, seed: int) -> Path:
+    kept = HOME / f"chaos-failed-{seed}"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
+    for log in arena.home.glob("*.log"):
+        shutil.copy(log, kept)
+    return kept
+
+
+@asynccontextmanager
+async def open_arena(shape: Shape, reference: Reference, cache: Path = CACHE) -> AsyncIterator[Arena]:
+    """A fleet in a directory that goes with it."""
+    HOME.mkdir(exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="chaos-", dir=HOME)).absolute()
+    try:
+        async with Arena(home, shape, reference, cache.absolute()) as arena:
+            yield arena
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def servers_here() -> list[str]:
+    """An old and a newer server program, where this machine has them."""
+    found = (find_server(), packaged_server(), "/usr/bin/redis-server")
+    return list(dict.fromkeys(path for path in found if path and os.access(path, os.X_OK)))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m loadtests.chaos", description=__doc__)
+    parser.add_argument("--histories", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1, help="of the first history; the next has the next")
+    parser.add_argument("--only", nargs="+", choices=tuple(FAULTS), default=tuple(FAULTS), metavar="FAULT")
+    asked = parser.parse_args(words)
+    seeds = range(asked.seed, asked.seed + asked.histories)
+    return 1 if asyncio.run(play_many(seeds, tuple(asked.only), servers_here())) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,158 @@
+"""What the road itself costs: the same bytes through Redis, with no predictor.
+
+    python -m loadtests.floor identity URL NAME PARTITIONS    the whole worker, on a device that only copies
+    python -m loadtests.floor encoded URL NAME PARTITIONS     the cheapest client: commits encoded before the run
+
+The first keeps every promise of a worker and makes no predictions. The second keeps none: it reads, and answers every
+hundred ticks with the same bytes; what it costs is what Redis and the kernel cost.
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, cycle
+from types import SimpleNamespace
+
+import hiredis
+import numpy as np
+import uvloop
+
+from loadtests.ticks import TIME_BYTES, asset_names
+from predictor_core import Program, encode_payloads, encode_records
+from state_store.keys import Keys, PartitionKeys
+from state_store.wire import encode
+from worker.device import Answer, Work, _distinct
+from worker.metrics import Metrics
+from worker.rows import RowTable
+from worker.service import Worker, join
+from worker.settings import Settings, load
+from worker.wiring import depths, make_pipeline, make_store
+
+RECEIVE_BYTES = 1 << 20
+
+
+class IdentityDevice:
+    """Stands where `worker.device.Device` stands: rows go out as they came in, all payloads are alike."""
+
+    def __init__(self, settings: Settings) -> None:
+        program = Program(settings.config(), cache_dir=None)
+        self.table = RowTable(program.cold(1)[0], settings.worker.rows_kept)
+        self.depths = depths(settings.config())
+        self.result = np.zeros(1, program.result_dtype)
+        self.payload = encode_payloads(self.result, self.depths[-1], program.fingerprint)
+        self.record = encode_records(program.cold(1), program.layout_fingerprint)
+        self.program = SimpleNamespace(
+            config=program.config,
+            layout_fingerprint=program.layout_fingerprint,
+            fingerprint=program.fingerprint,
+            payload_bytes=program.payload_bytes,
+            record_bytes=program.record_bytes,
+        )
+        self._thread = ThreadPoolExecutor(1)
+
+    async def run(self, work: Work) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+    def _run(self, work: Work) -> Answer:
+        slots, row_of = _distinct(work)
+        touched = np.concatenate(slots)
+        self.table.rows[touched] = self.table.rows[touched]
+        return Answer(
+            np.repeat(self.result, len(row_of)),
+            np.repeat(self.payload, len(row_of)),
+            slots,
+            [np.repeat(self.record, len(part), 0) for part in slots],
+            1,
+        )
+
+
+async def serve_identity(settings: Settings) -> None:
+    """As `worker.service.run_worker` does, with another device."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    device, store, metrics = IdentityDevice(settings), make_store(settings), Metrics()
+    try:
+        partitions = await join(store, device.program, None)  # type: ignore[arg-type]
+        pipeline = make_pipeline(settings, store, device, metrics)  # type: ignore[arg-type]
+        await Worker(store, pipeline, settings, metrics, partitions).run(stop)
+    finally:
+        await store.close()
+        device.close()
+
+
+class EncodedClient:
+    """Reads ticks partition after partition; has one ready commit for each."""
+
+    def __init__(self, path: str, settings: Settings, partitions: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._reader = hiredis.Reader()
+        self._reader.setmaxbuf(0)
+        device = IdentityDevice(settings)
+        payload, record = device.payload.tobytes(), device.record.tobytes()
+        self.size = settings.worker.commit_bytes_max // (len(record) + 2 * len(payload) + 256)
+        self._keys = [Keys().of(partition) for partition in range(partitions)]
+        self._commits = [_commit(keys, self.size, payload, record) for keys in self._keys]
+        self._cursors = [b"0-0"] * partitions
+
+    def serve(self, stopped: list[int]) -> None:
+        for partition in cycle(range(len(self._keys))):
+            if stopped:
+                return
+            self._turn(partition)
+
+    def _turn(self, partition: int) -> None:
+        key, cursor = self._keys[partition].ticks, self._cursors[partition]
+        words = ("XREAD", "COUNT", str(self.size), "STREAMS", key, cursor)
+        reply = self._ask(encode(*words), 1)[0]
+        entries = reply[0][1] if reply else []
+        if len(entries) < self.size:
+            return
+        self._cursors[partition] = entries[-1][0]
+        commit, replies = self._commits[partition]
+        self._ask(commit, replies)
+
+    def _ask(self, request: bytes, count: int) -> list:
+        self._socket.sendall(request)
+        replies: list = []
+        while len(replies) < count:
+            while (reply := self._reader.gets()) is not False:
+                replies.append(reply)
+            if len(replies) < count:
+                self._reader.feed(self._socket.recv(RECEIVE_BYTES))
+        return replies
+
+
+def _commit(keys: PartitionKeys, size: int, payload: bytes, record: bytes) -> tuple[bytes, int]:
+    """A transaction like a worker's, and how many replies it has; its predictions leave their ids to the server."""
+    names = [name for _, name in asset_names(size, 1)]
+    time, id_bytes = b"0" * TIME_BYTES, bytes(18)
+    commands = [encode("MULTI")]
+    commands += [encode("XADD", keys.predictions, "*", "a", name, "t", time, "p", payload) for name in names]
+    commands.append(encode("HSET", keys.latest, *chain(*((name, id_bytes + payload) for name in names))))
+    commands.append(encode("HSET", keys.states, *chain(*((name, record) for name in names))))
+    commands.append(encode("HINCRBY", keys.control, "applied", str(size)))
+    commands.append(encode("XTRIM", keys.predictions, "MAXLEN", "~", "10000"))
+    commands += [encode("TIME"), encode("EXEC")]
+    return b"".join(commands), len(commands)
+
+
+def main() -> None:
+    kind, url, name, partitions = sys.argv[1:]
+    logging.basicConfig(level=logging.INFO)
+    settings = load({"redis": {"url": url}, "worker": {"name": name}})
+    if kind == "identity":
+        return uvloop.run(serve_identity(settings))
+    stopped: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    EncodedClient(url.removeprefix("unix://"), settings, int(partitions)).serve(stopped)
+
+
+if __name__ == "__main__":
+    main()

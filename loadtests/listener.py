@@ -1,0 +1,82 @@
+"""The reader of a run as a process of its own: notes when each prediction could be read, and nothing else.
+
+    python -m loadtests.listener '{"socket": ..., "partitions": 8, "file": "latencies.npz"}'
+
+Says "ready" when it knows where to start. When its standard input ends it reads what is left, and writes for every
+prediction the tick's event time and the moment at which it was read.
+"""
+
+import json
+import select
+import socket
+import sys
+import time
+
+import hiredis
+import numpy as np
+
+from loadtests.ticks import TIME_BYTES
+from state_store.keys import Keys
+from state_store.wire import encode
+
+COUNT_MAX = 512
+BLOCK_MS = 100
+RECEIVE_BYTES = 1 << 20
+TIME = 3  # the place of the event time among the fields a, t, p
+
+
+class Listener:
+    """Follows the predictions of all partitions."""
+
+    def __init__(self, path: str, partitions: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._reader = hiredis.Reader()
+        self._reader.setmaxbuf(0)
+        keys = [Keys().of(partition).predictions for partition in range(partitions)]
+        self._cursors = {key: self._last_id(key) for key in keys}
+        self.read_ns: list[int] = []
+        self.times: list[list[bytes]] = []
+
+    def read(self) -> int:
+        """Waits a moment for predictions; returns how many came."""
+        block = ("BLOCK", str(BLOCK_MS), "STREAMS")
+        reply = self._ask("XREAD", "COUNT", str(COUNT_MAX), *block, *self._cursors, *self._cursors.values())
+        now_ns = time.time_ns()
+        for key, entries in reply or ():
+            self._cursors[key] = entries[-1][0]
+            self.times.append([fields[TIME] for _, fields in entries])
+            self.read_ns.append(now_ns)
+        return sum(len(entries) for _, entries in reply or ())
+
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Event time and time of reading of every prediction, in nanoseconds."""
+        text = np.frombuffer(b"".join(map(b"".join, self.times)), np.uint8).reshape(-1, TIME_BYTES)
+        times_ns = (text - ord("0")).astype(np.int64) @ (10 ** np.arange(TIME_BYTES - 1, -1, -1))
+        return times_ns, np.repeat(np.array(self.read_ns, np.int64), [len(times) for times in self.times])
+
+    def _ask(self, *words: bytes | str):
+        self._socket.sendall(encode(*words))
+        while (reply := self._reader.gets()) is False:
+            self._reader.feed(self._socket.recv(RECEIVE_BYTES))
+        return reply
+
+    def _last_id(self, key: bytes) -> bytes:
+        entries = self._ask("XREVRANGE", key, "+", "-", "COUNT", "1")
+        return entries[0][0] if entries else b"0-0"
+
+
+def main() -> None:
+    given = json.loads(sys.argv[1])
+    listener = Listener(given["socket"], given["partitions"])
+    print("ready", flush=True)
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        listener.read()
+    while listener.read():
+        pass
+    times_ns, read_ns = listener.table()
+    np.savez(given["file"], times_ns=times_ns, read_ns=read_ns)
+
+
+if __name__ == "__main__":
+    main()

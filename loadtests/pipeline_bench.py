@@ -1,0 +1,122 @@
+"""`predictor bench pipeline`: throughput, latency and cost per tick of a fleet, and of the road without a predictor.
+
+Every run is a fresh Redis with fresh workers; the variants take turns, so that a ratio is made of neighbours in time.
+
+    product     workers as they are                           with the append-only file on and off, 1 and 2 workers
+    identity    the same workers with a device that copies    what everything but the predictor costs
+    encoded     commits of the same bytes, made before        what Redis and the kernel cost
+
+Latency is measured at shares of the capacity found in the same process, by open load.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from loadtests.results import about
+from loadtests.rig import ENCODED, IDENTITY, PRODUCT, Rig, Shape
+from loadtests.statistics import medians, ratio
+
+VARIANTS = {
+    "product": Shape(PRODUCT),
+    "identity": Shape(IDENTITY),
+    "encoded": Shape(ENCODED),
+    "product, no AOF": Shape(PRODUCT, aof=False),
+    "identity, no AOF": Shape(IDENTITY, aof=False),
+    "encoded, no AOF": Shape(ENCODED, aof=False),
+    "product, 2 workers": Shape(PRODUCT, workers=2),
+    "product, 2 workers, no AOF": Shape(PRODUCT, workers=2, aof=False),
+}
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
+UNLOADED_RATE = 20.0  # one tick at a time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and for how long."""
+
+    runs: int = 3
+    warm_s: float = 2.0
+    seconds: float = 5.0
+    shares: Sequence[float] = SHARES
+    variants: Sequence[str] = tuple(VARIANTS)
+    assets: int = 2048
+    partitions: int = 16
+    settings: tuple[tuple[str, str], ...] = ()  # of the workers, as environment variables
+
+    def shape(self, variant: str) -> Shape:
+        return replace(VARIANTS[variant], assets=self.assets, partitions=self.partitions, settings=self.settings)
+
+
+def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """All figures of the bench."""
+    figures = about()
+    full: dict[str, list[dict[str, Any]]] = {variant: [] for variant in plan.variants}
+    for run in range(plan.runs):
+        for variant in plan.variants:
+            with Rig(plan.shape(variant)) as rig:
+                full[variant].append(rig.saturate(plan.warm_s, plan.seconds))
+            on_progress(f"run {run + 1}  {variant:<28}{full[variant][-1]['ticks_per_second']:>10,.0f} ticks/s")
+    latencies = _latencies(plan, on_progress)
+    return {
+        **figures,
+        "assets": plan.assets,
+        "partitions": plan.partitions,
+        "settings": dict(plan.settings),
+        "seconds": plan.seconds,
+        "full_load": {variant: {**medians(runs), "runs": _rates(runs)} for variant, runs in full.items()},
+        "ratios": _ratios(full),
+        **latencies,
+    }
+
+
+def _rates(runs: list[dict[str, Any]]) -> list[float]:
+    return [run["ticks_per_second"] for run in runs]
+
+
+def _ratios(full: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
+    """Of runs that followed each other."""
+
+    def throughput(over: str, under: str) -> float | None:
+        return ratio(_rates(full[over]), _rates(full[under])) if {over, under} <= full.keys() else None
+
+    ratios = {
+        "throughput: product / identity": throughput("product", "identity"),
+        "throughput: product / encoded": throughput("product", "encoded"),
+        "throughput: AOF off / on": throughput("product, no AOF", "product"),
+        "throughput: 2 workers / 1": throughput("product, 2 workers", "product"),
+        "throughput: 2 workers / 1, no AOF": throughput("product, 2 workers, no AOF", "product, no AOF"),
+    }
+    for variant in ("product", "product, no AOF"):
+        if variant in full:
+            spent = [run["cpu_us_per_tick"] for run in full[variant]]
+            worker, server = [cpu["worker"] for cpu in spent], [cpu["server"] for cpu in spent]
+            ratios[f"CPU: worker outside the graph / server, {variant}"] = ratio(worker, server)
+    return {name: value for name, value in ratios.items() if value is not None}
+
+
+def _latencies(plan: Plan, on_progress: Callable[[str], None]) -> dict[str, Any]:
+    """One fleet at rising rates."""
+    with Rig(plan.shape("product")) as rig:
+        capacity = rig.saturate(plan.warm_s, plan.seconds)["ticks_per_second"]
+        unloaded = rig.load(UNLOADED_RATE, plan.warm_s / 4, plan.seconds)
+        rows = []
+        for share in plan.shares:
+            rows.append({"share": share, **rig.load(share * capacity, plan.warm_s, plan.seconds)})
+            on_progress("{share:4.0%} {rate:10,.0f} ticks/s  p99 {latency_ms[p99]:8.1f} ms".format(**rows[-1]))
+    return {"capacity": capacity, "unloaded": unloaded, "latency": rows}
+
+
+def table(figures: dict[str, Any]) -> str:
+    """For a person."""
+    parties = ("graph", "worker", "server", "producer", "reader")
+    lines = [f"{'at full load':<28}{'ticks/s':>10}" + "".join(f"{party:>10}" for party in parties) + "  us CPU/tick"]
+    for variant, run in figures["full_load"].items():
+        spent = "".join(f"{run['cpu_us_per_tick'][party]:>10.2f}" for party in parties)
+        lines.append(f"{variant:<28}{run['ticks_per_second']:>10,.0f}{spent}")
+    lines += [f"{value:>8.2f}  {name}" for name, value in figures["ratios"].items()]
+    lines.append(f"{'load':<8}{'ticks/s':>10}" + "".join(f"{tail:>10}" for tail in figures["unloaded"]["latency_ms"]))
+    for row in [{"share": 0.0, **figures["unloaded"]}, *figures["latency"]]:
+        tails = "".join(f"{value:>10.1f}" for value in row["latency_ms"].values())
+        lines.append(f"{row['share']:<8.0%}{row['ticks_per_second']:>10,.0f}{tails}  ms")
+    return "\n".join(lines)

@@ -1,0 +1,123 @@
+"""The load of a run as a process of its own: ready ticks, on a schedule or as fast as the workers take them.
+
+    python -m loadtests.producer '{"socket": ..., "partitions": 8, "assets": 2048, "rate": 10000, "seconds": 5}'
+
+With a rate the load is open: each tick goes out at its time, whatever became of those before, and its event time is the
+moment at which it was due. Without, the producer keeps `waiting` unread ticks in the log until it is told to end.
+Prints one JSON object at the end: ticks sent, and how late the latest sending was.
+"""
+
+import json
+import signal
+import socket
+import sys
+import time
+
+import hiredis
+import numpy as np
+
+from loadtests.schedule import AT_ONCE_MAX, Schedule, follow
+from loadtests.ticks import TickBytes
+from state_store.keys import Keys
+from state_store.wire import encode
+
+START_AFTER_S = 0.3
+LOOK_EVERY_S = 0.002
+RECEIVE_BYTES = 1 << 20
+
+
+class Wire:
+    """A blocking socket; answers are only counted."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._owed = 0
+
+    def send(self, commands: bytes, count: int) -> None:
+        self._socket.sendall(commands)
+        self._owed += count
+        self._receive(socket.MSG_DONTWAIT)
+
+    def settle(self) -> None:
+        """Waits for all answers."""
+        while self._owed:
+            self._receive(0)
+
+    def _receive(self, flags: int) -> None:
+        try:
+            answers = self._socket.recv(RECEIVE_BYTES, flags)
+        except BlockingIOError:
+            return
+        if not answers or answers.startswith(b"-") or b"\n-" in answers:
+            raise SystemExit(f"the server refused a tick: {answers[:200]!r}")
+        self._owed -= answers.count(b"$")
+
+
+class Applied:
+    """How many ticks the workers have committed."""
+
+    def __init__(self, path: str, partitions: int) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        keys = [Keys().of(partition).control for partition in range(partitions)]
+        self._request = b"".join(encode("HGET", key, "applied") for key in keys)
+        self._partitions = partitions
+        self._reader = hiredis.Reader()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def count(self) -> int:
+        self._socket.sendall(self._request)
+        replies = []
+        while len(replies) < self._partitions:
+            while (reply := self._reader.gets()) is not False:
+                replies.append(reply)
+            if len(replies) < self._partitions:
+                self._reader.feed(self._socket.recv(RECEIVE_BYTES))
+        return sum(int(reply or 0) for reply in replies)
+
+
+def main() -> None:
+    given = json.loads(sys.argv[1])
+    ticks = TickBytes(given["assets"], given["partitions"])
+    wire = Wire(given["socket"])
+    if given["rate"]:
+        told = _open_loop(given, ticks, wire)
+    else:
+        told = _keep_full(given, ticks, wire)
+    print(json.dumps(told))
+
+
+def _open_loop(given: dict, ticks: TickBytes, wire: Wire) -> dict:
+    start_ns = time.time_ns() + int(START_AFTER_S * 1e9)
+    schedule = Schedule(start_ns, given["rate"], int(given["rate"] * given["seconds"]))
+
+    def send(first: int, times_ns: np.ndarray) -> None:
+        wire.send(ticks.commands(given["first"] + first, times_ns), len(times_ns))
+
+    latest_ns = follow(schedule, time.time_ns, time.sleep, send)
+    wire.settle()
+    return {"sent": schedule.count, "start_ns": start_ns, "latest_ms": latest_ns / 1e6}
+
+
+def _keep_full(given: dict, ticks: TickBytes, wire: Wire) -> dict:
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    applied = Applied(given["socket"], given["partitions"])
+    before, sent, last_ns, start_ns = applied.count(), 0, 0, time.time_ns()
+    while not ended:
+        room = applied.count() - before + given["waiting"] - sent
+        if room < AT_ONCE_MAX // 4:
+            time.sleep(LOOK_EVERY_S)
+            continue
+        times_ns = max(time.time_ns(), last_ns + 1) + np.arange(min(room, AT_ONCE_MAX))
+        wire.send(ticks.commands(given["first"] + sent, times_ns), len(times_ns))
+        sent, last_ns = sent + len(times_ns), int(times_ns[-1])
+    wire.settle()
+    return {"sent": sent, "start_ns": start_ns, "latest_ms": 0.0}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""`predictor rejected`: the ticks that no worker took, and what to do about them."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from worker.commands.options import Config, Json, Namespace, Redis, settings_of
+
+if TYPE_CHECKING:
+    from state_store.letters import Letters
+    from worker.settings import Settings
+
+T = TypeVar("T")
+
+Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `ls` shows them, or PARTITION:ID.")]
+Reason = Annotated[
+    str | None, typer.Option("--reason", metavar="R", help="All with this reason, or this beginning up to its colon.")
+]
+
+rejected = typer.Typer(no_args_is_help=True, help="Dead letters: look at them, send them again, throw them away.")
+
+
+@rejected.command()
+def ls(
+    redis: Redis = None,
+    namespace: Namespace = None,
+    config: Config = None,
+    newest: Annotated[int, typer.Option("--newest", "-n", min=0, max=100_000, help="How many to show.")] = 10,
+    json: Json = False,
+) -> None:
+    """Count the dead letters by partition and reason, and show the newest. Changes nothing."""
+    from worker.letters import overview
+    from worker.lines import json_line
+
+    found = _ask(settings_of(redis, namespace, config), lambda letters: overview(letters, newest))
+    if json:
+        print(json_line(found))
+    elif not found["total"]:
+        print("no dead letters")
+    else:
+        _print_table(found["counts"])
+        print()
+        _print_table(found["newest"])
+
+
+@rejected.command()
+def show(
+    entry_id: Annotated[str, typer.Argument(metavar="ID", help="As `ls` shows it, or PARTITION:ID.")],
+    redis: Redis = None,
+    namespace: Namespace = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Show one dead letter whole, with every field of its tick. Changes nothing."""
+    from worker.keepsakes import table
+    from worker.letters import at, full
+    from worker.lines import json_line
+
+    letter = full(_ask(settings_of(redis, namespace, config), lambda letters: at(letters, entry_id)))
+    print(json_line(letter) if json else table(letter))
+
+
+@rejected.command()
+def requeue(
+    ids: Ids = None,
+    reason: Reason = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Send ticks again: each is appended as a new tick and leaves the dead letters, in one step.
+
+    Given again, or given up half-way, it sends no tick twice. A tick is taken only if it is younger than its asset's
+    last one, so requeue soon after the cause is gone. Exits 1 if a letter was left because no worker could take it.
+    """
+    from worker.exits import notice
+    from worker.letters import chosen, told
+    from worker.lines import json_line
+
+    async def run(letters: "Letters") -> tuple[list[dict], list[str]]:
+        choice = await chosen(letters, ids or [], reason)
+        rows = [told(await letters.requeue(letter)) for letter in choice.letters]
+        for partition in {letter.partition for letter in choice.letters}:
+            await letters.tidy(partition)
+        return rows, choice.gone
+
+    rows, gone = _ask(settings_of(redis, namespace, config), run)
+    unfit = [row for row in rows if row["unfit"]]
+    if json:
+        print(json_line({"requeued": len(rows) - len(unfit), "unfit": len(unfit), "letters": rows, "gone": gone}))
+    else:
+        notice("\n".join([*gone, *(f"{row['partition']}:{row['id']} stays: {row['unfit']}" for row in unfit)]))
+        print(f"requeued {len(rows) - len(unfit)}, left {len(unfit)}")
+    raise typer.Exit(bool(unfit))
+
+
+@rejected.command()
+def purge(
+    ids: Ids = None,
+    reason: Reason = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Throw dead letters away, after asking. Their ticks stay in the log as long as its retention says."""
+    from worker.exits import notice
+    from worker.letters import chosen
+    from worker.lines import json_line
+
+    async def run(letters: "Letters") -> tuple[int, list[str]]:
+        choice = await chosen(letters, ids or [], reason, every)
+        if choice.letters and not yes:
+            _confirm(len(choice.letters))
+        purged = 0
+        for partition in sorted({letter.partition for letter in choice.letters}):
+            mine = [letter.id for letter in choice.letters if letter.partition == partition]
+            purged += await letters.purge(partition, mine)
+            await letters.tidy(partition)
+        return purged, choice.gone
+
+    purged, gone = _ask(settings_of(redis, namespace, config), run)
+    if not json:
+        notice("\n".join(gone))
+    print(json_line({"purged": purged, "gone": gone}) if json else f"purged {purged}")
+
+
+def _confirm(count: int) -> None:
+    import sys
+
+    from worker.errors import BadInput
+
+    if not sys.stdin.isatty():
+        raise BadInput(f"{count} dead letters would be thrown away for good: say so with --yes")
+    if not typer.confirm(f"Throw {count} dead letters away for good?", err=True):
+        raise typer.Exit(1)
+
+
+def _ask(settings: "Settings", question: Callable[["Letters"], Awaitable[T]]) -> T:
+    import asyncio
+
+    from worker.letters import open_letters
+    from worker.reach import reachable
+
+    async def run(settings: "Settings") -> T:
+        async with open_letters(settings) as letters:
+            return await question(letters)
+
+    with reachable(settings) as settings:
+        return asyncio.run(run(settings))
+
+
+def _print_table(rows: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="dim")
+    for name in rows[0] if rows else ():
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(Text(str(value)) for value in row.values()))
+    Console().print(table)

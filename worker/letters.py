@@ -1,0 +1,136 @@
+"""Dead letters for a person: how many of what kind, one in full, and which ones a command means."""
+
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from state_store import RedisStateStore
+from state_store.letters import Letter, Letters, Requeued
+from state_store.logs import Logs, Looking
+from worker.errors import BadInput
+from worker.settings import Settings
+
+_PLACE = re.compile(r"(?:(\d{1,5}):)?(\d{1,20}-\d{1,20})")
+
+
+@asynccontextmanager
+async def open_letters(settings: Settings) -> AsyncIterator[Letters]:
+    """The dead letters of the fleet that the settings name."""
+    store = RedisStateStore(settings.redis.url, namespace=settings.redis.namespace)
+    try:
+        meta = await store.read_meta()
+        async with Looking(settings.redis.url) as looking:
+            yield Letters(Logs(looking, settings.redis.namespace), meta)
+    finally:
+        await store.close()
+
+
+async def overview(letters: Letters, newest: int) -> dict[str, Any]:
+    """Counts by partition and kind of reason, and the newest few."""
+    counts: Counter[tuple[int, str]] = Counter()
+    last: list[Letter] = []
+    async for letter in letters.all():
+        counts[letter.partition, letter.kind] += 1
+        last.append(letter)
+        if len(last) > 4 * newest + 64:
+            last = _newest(last, newest)
+    return {
+        "total": counts.total(),
+        "counts": [{"partition": p, "reason": kind, "count": count} for (p, kind), count in sorted(counts.items())],
+        "newest": [brief(letter) for letter in _newest(last, newest)],
+    }
+
+
+def brief(letter: Letter) -> dict[str, Any]:
+    """A letter as one row."""
+    return {
+        "partition": letter.partition,
+        "id": letter.id.decode(),
+        "asset": text_of(letter.asset),
+        "arrived": moment(letter.id),
+        "reason": letter.reason,
+    }
+
+
+def full(letter: Letter) -> dict[str, Any]:
+    """All that is known of a letter; `tick` has the fields as they were sent."""
+    return {**brief(letter), "tick": {text_of(name): text_of(value) for name, value in letter.named.items()}}
+
+
+def told(requeued: Requeued) -> dict[str, Any]:
+    """What became of a letter, as one row."""
+    return {**brief(requeued.letter), "outcome": requeued.outcome or None, "unfit": requeued.unfit or None}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The letters that a command means; `gone` says what became of those that it names and that are gone."""
+
+    letters: list[Letter]
+    gone: list[str]
+
+
+async def chosen(letters: Letters, places: Sequence[str], reason: str | None, every: bool = False) -> Chosen:
+    """By their ids, or by a reason, or all; the oldest first within a partition."""
+    if bool(places) + (reason is not None) + every != 1:
+        raise BadInput("say which dead letters: their ids, or a --reason; see `predictor rejected ls`")
+    if not places:
+        return Chosen([x async for x in letters.all() if every or reason in (x.reason, x.kind)], [])
+    found: list[Letter] = []
+    gone: list[str] = []
+    for place in dict.fromkeys(places):
+        letter, fate = await _at(letters, place)
+        found += [letter] if letter else []
+        gone += [] if letter else [f"{place} was {fate} before"]
+    return Chosen(found, gone)
+
+
+async def at(letters: Letters, place: str) -> Letter:
+    """The one letter at `ID` or `PARTITION:ID`."""
+    letter, fate = await _at(letters, place)
+    if letter is None:
+        raise BadInput(f"the dead letter {place} is gone: it was {fate}")
+    return letter
+
+
+async def _at(letters: Letters, place: str) -> tuple[Letter | None, str]:
+    """The letter, or what became of it."""
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        raise BadInput(f"{place!r} is no dead letter: write its id as in 1767225600000-0, or 3:1767225600000-0")
+    partition, entry_id = match[1] and int(match[1]), match[2].encode()
+    found = [x for x in await letters.find(entry_id) if partition in (None, x.partition)]
+    if len(found) > 1:
+        places = " or ".join(f"{letter.partition}:{match[2]}" for letter in found)
+        raise BadInput(f"several partitions have a dead letter {match[2]}: write {places}")
+    if found:
+        return found[0], ""
+    fates = [fate for where, fate in (await letters.fates(entry_id)).items() if partition in (None, where)]
+    if not fates:
+        raise BadInput(f"there is no dead letter {place}: see `predictor rejected ls`")
+    return None, fates[0]
+
+
+def _newest(letters: list[Letter], count: int) -> list[Letter]:
+    return sorted(letters, key=lambda letter: _order(letter.id), reverse=True)[:count]
+
+
+def _order(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)
+
+
+def moment(entry_id: bytes) -> str | None:
+    """When an entry arrived; None where its id is no moment of our time."""
+    try:
+        return datetime.fromtimestamp(_order(entry_id)[0] / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def text_of(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")
