@@ -26,7 +26,8 @@ from state_store import EmbeddedRedis, Probe, RedisStateStore, StoreUnavailable,
 from state_store.keys import partition_of
 from state_store.logs import Looking
 
-PATIENCE_S = 60.0
+PATIENCE_S = 90.0
+START_S_MAX = 300.0  # the first start of all compiles the graph
 POLL_S = 0.02
 KEPT = 10_000_000  # the judge reads everything
 T = TypeVar("T")
@@ -160,7 +161,7 @@ class Arena:
             stack.push_async_callback(self._end_members)
             await self._make_fleet()
             await asyncio.gather(*(self.start_worker() for _ in range(self.shape.workers)))
-            await self.all_serve()
+            await self.all_serve(START_S_MAX)
             self._stack = stack.pop_all()
         return self
 
@@ -247,7 +248,16 @@ class Arena:
         self.members.append(Member(name, process, log))
         return self.members[-1]
 
-    async def all_serve(self) -> None:
+    async def all_ready(self) -> None:
+        """Waits until every worker that was started could take a partition."""
+
+        async def ready() -> bool:
+            self.check_alive()
+            return all(any(line["phase"] == "ready" for line in member.lines("phase")) for member in self.running)
+
+        await until(ready, "the start of all workers", START_S_MAX)
+
+    async def all_serve(self, seconds: float = PATIENCE_S) -> None:
         """Waits until every worker holds something and every partition is held."""
 
         async def placed() -> bool:
@@ -255,7 +265,7 @@ class Arena:
             owners = {probe.owner for probe in await self.probes() if probe.lease_left_ms}
             return owners == {member.name for member in self.running}
 
-        await until(placed, "a placement on all workers")
+        await until(placed, "a placement on all workers", seconds)
 
     async def progress(self) -> None:
         """Waits until every partition has been committed to since now."""
@@ -314,6 +324,7 @@ class Arena:
         try:
             await self.progress()
             for fault in faults:
+                await self.all_ready()
                 await fault(history)
             history.feed.finish()
             async with asyncio.timeout(PATIENCE_S):

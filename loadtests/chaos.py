@@ -31,6 +31,7 @@ HOME = Path(".predictor")
 CACHE = HOME / "cache"
 EXIT_S_MAX = 3.0
 DOWN_S = (0.0, 3.0)
+KILLS = (1, 3)
 HISTORIES_PER_FLEET = 10
 BURST = 3000
 FULL_BURST = 12_000
@@ -40,11 +41,12 @@ ROOM_BYTES = 1 << 20
 async def kill_workers(history: History) -> None:
     """SIGKILL, again and again; others take over, new ones join."""
     arena = history.arena
-    for _ in range(history.random.randint(1, 3)):
+    for _ in range(history.random.randint(*KILLS)):
         await asyncio.sleep(history.random.random() * 0.3)
         (await arena.owner(history.random)).signal(signal.SIGKILL)
         await arena.start_worker()
         await arena.progress()
+        await arena.all_ready()
 
 
 async def wake_a_zombie(history: History) -> None:
@@ -59,8 +61,6 @@ async def wake_a_zombie(history: History) -> None:
         return all(probe.owner != zombie.name and probe.lease_left_ms for probe in await arena.probes())
 
     try:
-        if len(arena.running) == 1:
-            await arena.start_worker()
         await until(replaced, "a takeover from the zombie")
         await arena.progress()
         lost = len(zombie.lines("partition_lost"))

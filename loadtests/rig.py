@@ -31,9 +31,9 @@ from state_store import EmbeddedRedis, RedisStateStore
 HOME = Path(".predictor")
 PATIENCE_S = 120.0
 POLL_S = 0.05
-PRODUCT, IDENTITY, ENCODED, PEER = "product", "identity", "encoded", "per-tick"
-MODULES = {IDENTITY: "loadtests.floor", ENCODED: "loadtests.floor", PEER: "loadtests.peers"}
-LEASED = (PRODUCT, IDENTITY)
+PRODUCT, IDENTITY, ENCODED, PEER, STAGES = "product", "identity", "encoded", "per-tick", "stages"
+MODULES = {IDENTITY: "loadtests.floor", ENCODED: "loadtests.floor", PEER: "loadtests.peers", STAGES: "loadtests.stages"}
+LEASED = (PRODUCT, IDENTITY, STAGES)
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ class Rig:
     def saturate(self, warm_s: float, seconds: float) -> dict[str, Any]:
         """Throughput and cost per tick with work always waiting."""
         with self._listener() as listener, self._producer(0.0, 0.0) as producer:
-            self._wait(lambda: self._applied() > self._sent, "the first commit")
+            self._wait(lambda: self.applied() > self._sent, "the first commit")
             time.sleep(warm_s)
             pids = {"producer": producer.pid, "reader": listener.process.pid}
             before = self._snapshot(pids)
             time.sleep(seconds)
             after = self._snapshot(pids)
-            waiting = self._added() - self._applied()
+            waiting = self._added() - self.applied()
             producer.send_signal(signal.SIGTERM)
             self._sent += self._told(producer)["sent"]
             if self.shape.kind != ENCODED:
@@ -130,12 +130,20 @@ class Rig:
             **_account(before, after),
         }
 
+    def applied(self) -> int:
+        """Ticks committed so far."""
+        return sum(int(self.redis.hget(key, "applied") or 0) for key in self._control_keys())  # type: ignore[arg-type]
+
+    def said(self) -> str:
+        """What the workers wrote to standard output and standard error."""
+        return (self._folder / "workers.log").read_text()
+
     def _snapshot(self, pids: dict[str, int]) -> Snapshot:
         workers = [worker.pid for worker in self._workers]
         graph, whole = sum(map(cpu.of_graph, workers)), sum(map(cpu.of_process, workers))
         spent = {"graph": graph, "worker": whole - graph, "server": cpu.of_process(self._server_pid)}
         spent |= {name: cpu.of_process(pid) for name, pid in pids.items()}
-        return Snapshot(time.perf_counter(), self._applied(), {**spent, "machine": cpu.of_machine()})
+        return Snapshot(time.perf_counter(), self.applied(), {**spent, "machine": cpu.of_machine()})
 
     async def _make_fleet(self) -> None:
         store = RedisStateStore(self.url)
@@ -162,9 +170,6 @@ class Rig:
         shares = [owners.count(owner) for owner in set(owners)]
         return None not in owners and len(shares) == self.shape.workers and max(shares) - min(shares) <= 1
 
-    def _applied(self) -> int:
-        return sum(int(self.redis.hget(key, "applied") or 0) for key in self._control_keys())  # type: ignore[arg-type]
-
     def _added(self) -> int:
         keys = [key.replace(":control", ":ticks") for key in self._control_keys()]
         return sum(self.redis.xinfo_stream(key)["entries-added"] for key in keys if self.redis.exists(key))  # type: ignore[index]
@@ -173,14 +178,13 @@ class Rig:
         return [f"usp:{{{partition}}}:control" for partition in range(self.shape.partitions)]
 
     def _drain(self) -> None:
-        self._wait(lambda: self._applied() >= self._sent, "an empty backlog")
+        self._wait(lambda: self.applied() >= self._sent, "an empty backlog")
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             if any(worker.poll() is not None for worker in self._workers) or time.monotonic() > deadline:
-                said = (self._folder / "workers.log").read_text()[-2000:]
-                raise RunFailed(f"{what} did not come about; the workers said: {said}")
+                raise RunFailed(f"{what} did not come about; the workers said: {self.said()[-2000:]}")
             time.sleep(POLL_S)
 
     @contextmanager

@@ -26,8 +26,13 @@ from jax.experimental import serialize_executable
 
 DIGEST_BYTES = 16
 KEPT_MAX = 8  # directories
-# On a GPU the same bits at every run and after every compilation; a CPU takes no notice.
-OPTIONS = {"xla_gpu_exclude_nondeterministic_ops": True, "xla_gpu_autotune_level": 0}
+OPTIONS = {
+    # On a GPU the same bits at every run and after every compilation; a CPU takes no notice.
+    "xla_gpu_exclude_nondeterministic_ops": True,
+    "xla_gpu_autotune_level": 0,
+    # On a CPU sums over features stay XLA's own: those of its kernel library take a third of the whole tick.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
+}
 _made: dict[tuple[bytes, str], Any] = {}
 _lock = threading.Lock()
 

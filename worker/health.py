@@ -113,8 +113,8 @@ def _compute(vitals: Vitals, now: float) -> str:
 
 
 def _store(vitals: Vitals, now: float) -> str:
-    silent = vitals.store_seen is not None and now - vitals.store_seen > STORE_SILENCE_MAX_S
-    return f"Redis has not answered for {now - vitals.store_seen:.0f} s" if silent else ""
+    silent_s = 0.0 if vitals.store_seen is None else now - vitals.store_seen
+    return f"Redis has not answered for {silent_s:.0f} s" if silent_s > STORE_SILENCE_MAX_S else ""
 
 
 def _checks(findings: dict[str, str]) -> Answer:

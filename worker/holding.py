@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -25,6 +26,14 @@ class _Chunk:
         return len(self.ticks) - self.start
 
 
+class _Codes(dict[bytes, int]):
+    """Numbers assets as they appear; looked up for every tick, so without a call into Python."""
+
+    def __missing__(self, asset: bytes) -> int:
+        self[asset] = code = len(self)
+        return code
+
+
 class Holding:
     """Lives from one acquisition of the lease to its loss or release."""
 
@@ -44,13 +53,15 @@ class Holding:
         self._settled.set()
         self.assets: list[bytes] = []
         self.slots = np.full(256, -1, np.int32)  # by code
-        self._codes: dict[bytes, int] = {}
+        self._codes = _Codes()
         self._chunks: deque[_Chunk] = deque()
         self.buffered = 0
 
     def push(self, ticks: Ticks) -> None:
         """Appends what was read after everything read before."""
-        chunk = _Chunk(ticks, np.fromiter(map(self._code, ticks.assets), np.int32, len(ticks.assets)))
+        chunk = _Chunk(ticks, np.fromiter(map(self._codes.__getitem__, ticks.assets), np.int32, len(ticks.assets)))
+        if len(self._codes) > len(self.assets):
+            self._admit()
         self.buffered += len(chunk)
         self.read_to = ticks.ids[-1]
         if self._chunks and len(self._chunks[-1]) + len(chunk) <= MERGED_MAX:
@@ -94,14 +105,11 @@ class Holding:
         """True when the first tick, at last alone, ended its workers again and again: it is the culprit."""
         return self.attempts >= DEADLY_ATTEMPTS and self.takes <= 1  # those behind it were never alone
 
-    def _code(self, asset: bytes) -> int:
-        code = self._codes.get(asset)
-        if code is None:
-            code = self._codes[asset] = len(self.assets)
-            self.assets.append(asset)
-            if code == len(self.slots):
-                self.slots = np.concatenate([self.slots, np.full(code, -1, np.int32)])
-        return code
+    def _admit(self) -> None:
+        """Makes room for assets that were read for the first time."""
+        self.assets += islice(self._codes, len(self.assets), None)
+        while len(self.slots) < len(self.assets):
+            self.slots = np.concatenate([self.slots, np.full(len(self.slots), -1, np.int32)])
 
 
 def _merged(a: _Chunk, b: _Chunk) -> _Chunk:
@@ -122,4 +130,5 @@ def _merged(a: _Chunk, b: _Chunk) -> _Chunk:
 def _joined(first: Ticks, second: Ticks) -> list[bytes | None] | None:
     if first.request_ids is None and second.request_ids is None:
         return None
-    return (first.request_ids or [None] * len(first)) + (second.request_ids or [None] * len(second))
+    unasked: list[bytes | None] = [None]
+    return (first.request_ids or unasked * len(first)) + (second.request_ids or unasked * len(second))

@@ -5,16 +5,17 @@ not in its list is counted as "other". No asset and no text of a tick ever becom
 """
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from scheduler.partitions import PARTITIONS_MAX
 
-STAGES = ("queue", "read", "load", "compute", "commit", "total")
+STAGES = ("load", "compute", "commit")
 OUTCOMES = ("ok", "already", "fenced", "conflict")
 REASONS = ("late", "not_finite", "future", "malformed", "quarantined", "deadly")
-LEASE_EVENTS = ("acquired", "held", "renewed", "released", "wanted", "handed_over", "fenced", "lost", "expired")
+LEASE_EVENTS = ("acquired", "handed_over", "lost")
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 COUNTS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -30,16 +31,21 @@ class Vitals:
     store_seen: float | None = None  # the last answer of the store to a heartbeat
 
 
-class Labelled:
+M = TypeVar("M", Counter, Histogram)
+
+
+class Labelled(Generic[M]):
     """A metric with one label from a bounded list."""
 
-    def __init__(self, metric: Counter | Gauge | Histogram, allowed: tuple[str, ...]) -> None:
+    def __init__(self, metric: M, allowed: tuple[str, ...]) -> None:
         self._metric = metric
-        self._allowed = {name: metric.labels(name) for name in allowed}  # made now: they show as 0 from the start
+        self._allowed: dict[str, M] = {
+            name: metric.labels(name) for name in allowed
+        }  # made now: they show as 0 from the start
 
-    def labels(self, name: str):
+    def labels(self, name: str) -> M:
         """The child of this label value; of "other" when the list does not know it."""
-        return self._allowed.get(name) or self._metric.labels("other")
+        return self._allowed[name] if name in self._allowed else self._metric.labels("other")
 
 
 class ByPartition:
@@ -117,7 +123,7 @@ class Metrics:
     def _by_partition(self, name: str, text: str) -> ByPartition:
         return ByPartition(Gauge(f"predictor_{name}", text, ["partition"], registry=self.registry))
 
-    def _by(self, name: str, text: str, label: str, allowed: tuple[str, ...]) -> Labelled:
+    def _by(self, name: str, text: str, label: str, allowed: tuple[str, ...]) -> Labelled[Counter]:
         return Labelled(Counter(f"predictor_{name}", text, [label], registry=self.registry), allowed)
 
 

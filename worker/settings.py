@@ -36,8 +36,10 @@ class _Section(BaseModel):
 class RedisSettings(_Section):
     """Where the fleet lives."""
 
-    url: str = Field("", description="redis:// or rediss:// with user and password in it; empty: the embedded server")
-    namespace: str = Field("usp", description="the fleet's name: the first part of every key")
+    url: str = Field(
+        default="", description="redis:// or rediss:// with user and password in it; empty: the embedded server"
+    )
+    namespace: str = Field(default="usp", description="the fleet's name: the first part of every key")
 
     @field_validator("namespace")
     @classmethod
@@ -52,18 +54,22 @@ class WorkerSettings(_Section):
 
     name: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=128)
     http_host: str = "127.0.0.1"
-    http_port: int = Field(0, ge=0, le=65535, description="0: any free port, reported at the start")
-    lease_ms: int = Field(5000, ge=500, le=600_000, description="a silent worker is replaced after this long")
-    capacity: int = Field(256, ge=1, le=65_536, description="most partitions held at once")
-    rows_max: int = Field(2048, ge=1, le=65_536, description="most distinct assets in a micro-batch")
-    ticks_max: int = Field(4096, ge=1, le=262_144, description="most ticks in a micro-batch")
-    ticks_per_asset_max: int = Field(64, ge=1, le=65_536, description="most ticks of one asset in a micro-batch")
-    rows_kept: int = Field(65_536, ge=8, le=16_777_216, description="state rows held in memory while leases hold")
-    commit_bytes_max: int = Field(800_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
-    read_ahead_max: int = Field(8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
-    ticks_kept: int = Field(100_000, ge=0, description="ticks of a partition kept behind its cursor")
-    predictions_kept: int = Field(100_000, ge=0, description="predictions of a partition kept")
-    cache_dir: Path | None = Field(Path(".predictor/cache"), description="compiled programs; empty: none kept")
+    http_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, reported at the start")
+    lease_ms: int = Field(default=5000, ge=500, le=600_000, description="a silent worker is replaced after this long")
+    capacity: int = Field(default=256, ge=1, le=65_536, description="most partitions held at once")
+    rows_max: int = Field(default=2048, ge=1, le=65_536, description="most distinct assets in a micro-batch")
+    ticks_max: int = Field(default=4096, ge=1, le=262_144, description="most ticks in a micro-batch")
+    ticks_per_asset_max: int = Field(
+        default=64, ge=1, le=65_536, description="most ticks of one asset in a micro-batch"
+    )
+    rows_kept: int = Field(
+        default=65_536, ge=8, le=16_777_216, description="state rows held in memory while leases hold"
+    )
+    commit_bytes_max: int = Field(default=800_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
+    read_ahead_max: int = Field(default=8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
+    ticks_kept: int = Field(default=100_000, ge=0, description="ticks of a partition kept behind its cursor")
+    predictions_kept: int = Field(default=100_000, ge=0, description="predictions of a partition kept")
+    cache_dir: Path | None = Field(default=Path(".predictor/cache"), description="compiled programs; empty: none kept")
 
     @model_validator(mode="after")
     def _room_for_what_is_in_flight(self) -> "WorkerSettings":
@@ -82,7 +88,9 @@ class LogSettings(_Section):
     """Log lines go to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "human"] = Field("auto", description="auto: human on a terminal, else JSON lines")
+    format: Literal["auto", "json", "human"] = Field(
+        default="auto", description="auto: human on a terminal, else JSON lines"
+    )
 
 
 class Settings(BaseSettings):
@@ -91,12 +99,19 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True)
 
     redis: RedisSettings = RedisSettings()
-    worker: WorkerSettings = Field(default_factory=WorkerSettings)
-    predictor: dict[str, Any] = Field({}, description="fields of PredictorConfig")
+    worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings())
+    predictor: dict[str, Any] = Field(default={}, description="fields of PredictorConfig")
     log: LogSettings = LogSettings()
 
     @classmethod
-    def settings_customise_sources(cls, settings_cls: type[BaseSettings], init_settings: Any, **_: Any) -> tuple:
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: Any,
+        env_settings: Any,
+        dotenv_settings: Any,
+        file_secret_settings: Any,
+    ) -> tuple[Any, ...]:
         return (init_settings,)  # `load` lays the sources over each other, so that it can say which one is wrong
 
     def config(self) -> "PredictorConfig":

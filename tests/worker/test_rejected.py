@@ -1,4 +1,4 @@
-"""The commands on dead letters and backups: what they say, what they exit with, and that they ask before they delete."""
+"""The commands on dead letters and backups: what they say, how they exit, that they ask before deleting."""
 
 import asyncio
 import json
@@ -65,6 +65,9 @@ def letters(server, predictor):
             letter(0, "1600000000000-0", "late", TICK),
             letter(0, "1600000000001-0", "late", TICK),
             letter(1, "1600000000001-0", "not a number: 'x'", BROKEN),
+            ["XADD", "usp:{0}:ticks", "1600000000000-0", *TICK],
+            ["XADD", "usp:{0}:ticks", "1600000000001-0", *TICK],
+            ["XADD", "usp:{1}:ticks", "1600000000001-0", *BROKEN],
         )
     )
 
@@ -126,14 +129,14 @@ def test_bad_input_is_one_line(predictor, letters, tmp_path, words, code, told):
 def test_requeue_sends_the_good_once_and_leaves_the_broken(predictor, letters, server):
     code, out, _ = predictor("rejected", "requeue", "--reason", "late", "--json")
     assert (code, json.loads(out)["requeued"]) == (DONE, 2)
-    assert length(server, "usp:{0}:ticks") == 2
+    assert length(server, "usp:{0}:ticks") == 4
     code, out, err = predictor("rejected", "requeue", "1600000000000-0")
     assert (code, out) == (DONE, "requeued 0, left 0\n")
     assert "1600000000000-0 was requeued as" in err
     code, out, err = predictor("rejected", "requeue", "--reason", "not a number")
     assert (code, out) == (FAILED, "requeued 0, left 1\n")
     assert "1:1600000000001-0 stays: no worker could take it: not a number: 'x'" in err
-    assert length(server, "usp:{0}:ticks") == 2
+    assert length(server, "usp:{0}:ticks") == 4
 
 
 def test_purge_deletes_what_was_named(predictor, letters, server):

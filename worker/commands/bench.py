@@ -70,6 +70,22 @@ def peers(quick: Quick = False, results: Results = RESULTS, json: Json = False) 
 
 
 @bench.command()
+def recovery(
+    quick: Quick = False,
+    takeovers: Annotated[int, typer.Option("--takeovers", min=1, max=10_000)] = 50,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Measure how long a fleet stands still: after SIGKILL of a worker, at SIGTERM, after ten seconds without Redis.
+
+    Real processes with the default lease; the calm reference judges every tick. Takes about twelve minutes.
+    """
+    module = _module("recovery")
+    plan = module.Plan(takeovers=3, endings=1, restarts=1, down_s=1.0) if quick else module.Plan(takeovers=takeovers)
+    _measure(module, plan, "recovery", results, json)
+
+
+@bench.command()
 def report(results: Results = RESULTS) -> None:
     """Write one page, report.md, and its plots from the figures of the last runs."""
     print(_module("report").write(results))
