@@ -110,10 +110,12 @@ def _latencies(plan: Plan, on_progress: Callable[[str], None]) -> dict[str, Any]
 def table(figures: dict[str, Any]) -> str:
     """For a person."""
     parties = ("graph", "worker", "server", "producer", "reader")
-    lines = [f"{'at full load':<28}{'ticks/s':>10}" + "".join(f"{party:>10}" for party in parties) + "  us CPU/tick"]
+    head = f"{'at full load':<28}{'ticks/s':>10}" + "".join(f"{party:>10}" for party in parties)
+    lines = [head + "  us CPU/tick    busy  others"]
     for variant, run in figures["full_load"].items():
         spent = "".join(f"{run['cpu_us_per_tick'][party]:>10.2f}" for party in parties)
-        lines.append(f"{variant:<28}{run['ticks_per_second']:>10,.0f}{spent}")
+        busy = f"{run['cores_busy']:>21.0%}{run['cores_busy_with_others']:>8.0%}"
+        lines.append(f"{variant:<28}{run['ticks_per_second']:>10,.0f}{spent}{busy}")
     lines += [f"{value:>8.2f}  {name}" for name, value in figures["ratios"].items()]
     lines.append(f"{'load':<8}{'ticks/s':>10}" + "".join(f"{tail:>10}" for tail in figures["unloaded"]["latency_ms"]))
     for row in [{"share": 0.0, **figures["unloaded"]}, *figures["latency"]]:

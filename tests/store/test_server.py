@@ -1,5 +1,6 @@
 """The embedded server: private, alone in its directory, and gone with its parent however that ends."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -75,9 +76,19 @@ def test_it_ends_with_its_parent_and_frees_the_directory(tmp_path, ending):
             client.set("kept", "yes")
         parent.send_signal(ending)
         parent.wait()
-    wait_until(lambda: gone(pid))
+    wait_until(lambda: gone(pid) and free(directory))
     with EmbeddedRedis(directory) as server, connect(server) as client:
         assert client.get("kept") == b"yes"
+
+
+def free(directory):
+    """Whether the shell between the two, which ends last, has let go of the directory."""
+    with (directory / "lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_two_in_one_directory_do_not_collide(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from state_store import Ticks
 from worker.holding import Holding
 from worker.rows import RowTable
 
@@ -13,8 +14,11 @@ def table():
 
 
 def fill(table, holding, codes):
+    """Reads a tick of each asset, which numbers them in this order, and places their rows."""
+    assets = [b"asset %d" % code for code in codes]
+    zeros = np.zeros(len(assets), np.int64)
+    holding.push(Ticks([b"1-0"] * len(assets), assets, zeros * 1.0, zeros, zeros, None, {}, [[]] * len(assets)))
     for code in codes:
-        holding._code(b"asset %d" % code)
         table.place(holding, code, np.full(4, code, np.uint32))
 
 
