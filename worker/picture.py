@@ -13,7 +13,7 @@ from state_store import Prediction
 from worker.watch import WorkerView
 
 SPARK = "▁▂▃▄▅▆▇█"
-HISTORY = 24
+HISTORY = 12  # fits beside the rest in 80 columns
 AHEAD_MAX = 4096
 
 
@@ -129,10 +129,10 @@ def _workers(workers: list[WorkerView]) -> Table:
 
 def _assets(series: list[Series]) -> Table:
     table = Table(expand=True, box=None, header_style="dim", padding=(0, 1))
-    table.add_column("asset")
+    table.add_column("asset", no_wrap=True, min_width=9)
     for name in ("last value", "next, predicted", "band, 95 %"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("in band", justify="right")
+    table.add_column("in band", justify="right", no_wrap=True, min_width=5)
     table.add_column("recent", no_wrap=True)
     for one in series:
         last = f"{one.values[-1]:.6g}" if one.values else "-"

@@ -17,8 +17,8 @@ from .base import LOCAL, NULL, QUICK, SMOOTH, STEADY, Expert, Forecast, Readout,
 NAME = "A"
 EXPERTS = (Expert(NAME, SMOOTH), Expert(NAME, QUICK), Expert(NAME, STEADY), Expert(NAME, LOCAL), NULL)
 
-FOURIER, BANDWIDTH, TABLE_KEY = 12, 0.4, 0
-PERIODS = np.geomspace(4.0, 48.0, 6).round(2)
+FOURIER, BANDWIDTH, TABLE_KEY = 8, 0.4, 0
+PERIODS = np.geomspace(4.0, 48.0, 4).round(2)
 SIZE = 7 + FOURIER + 2 * len(PERIODS)
 
 

@@ -53,7 +53,7 @@ def noise():
 
 
 def test_the_strongest_mode_is_the_cycle_in_the_data(noise):
-    for period in PERIODS[[1, 4]]:
+    for period in PERIODS[[1, -1]]:
         found = watch(noise + 4 * np.sin(2 * np.pi * np.arange(1500) / period))
         assert np.isclose(found.frequency, 1 / period) and found.power > 0.4
         assert (np.diff(found.powers) <= 0).all()
