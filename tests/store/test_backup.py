@@ -1,5 +1,6 @@
 """Backups: whole or refused, of one moment, and what is put back goes on as if nothing had happened."""
 
+import asyncio
 
 import pytest
 
@@ -88,6 +89,36 @@ async def test_a_partition_goes_back_to_the_backup_and_makes_the_same_again(open
         store = await work(fleet, commit_of, 0)
         assert (await remembered(fleet), await fleet.predictions(), await fleet.rejected()) == after
         assert (await store.probe(3)).backlog == 0
+
+
+async def test_a_backup_of_a_busy_partition_is_of_one_moment(open_redis, commit_of, tmp_path):
+    async with open_redis() as fleet:
+        store = fleet.store()
+        lease = await store.acquire(3, "worker", 5000)
+
+        async def keep_working():
+            cursor = lease.cursor
+            while True:
+                await fleet.feed(3)
+                ticks = await store.read(3, cursor, 100, 0)
+                await store.commit(lease, commit_of(lease, ticks, before=cursor))
+                cursor = ticks.ids[-1]
+
+        working = asyncio.create_task(keep_working())
+        try:
+            for number in range(20):
+                await asyncio.sleep(0.005)
+                summary = await back_up(fleet, tmp_path / str(number), [3])
+                cursor, states = summary.moments[3].cursor, {}
+                for name, flat in Backup(tmp_path / str(number)).pairs(3):
+                    if name == "states":
+                        states = dict(zip(flat[0::2], flat[1::2], strict=True))
+                newest = max((record.rstrip(b"\0") for record in states.values()), default=b"0-0")
+                assert newest == cursor  # a record of the test holds the id of its last tick
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+        assert summary.moments[3].applied > 3
 
 
 async def test_a_held_partition_is_not_touched(open_redis, commit_of, tmp_path):
