@@ -14,7 +14,7 @@ demo: .venv/.synced ## A fleet on this machine: embedded Redis, two workers, a f
 	@.venv/bin/predictor demo
 
 test: .venv/.synced ## The whole test suite, with a real Redis and real processes
-	@$(RUN) pytest -q
+	@$(RUN) pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 check: .venv/.synced ## Lint and types
 	@$(RUN) ruff check .
