@@ -52,6 +52,8 @@ def main(folder: Path) -> None:
     low, high = forecast.confidence_lower, forecast.confidence_upper
     print(f"2009 will be {forecast.reference_prediction:.1f}, between {low:.1f} and {high:.1f}")
 
+    predictor.plot().save(folder / "sunspots.html")
+
     # The same state, in another predictor, says the same.
     predictor.flush()
     predictor.save_snapshot(folder / "sunspots.msgpack")

@@ -138,7 +138,7 @@ PARTS: dict[str, Callable[[], Any]] = {
     **{f"without kernel {name}": lambda k=k: without_kernel(k) for k, name in enumerate(NAMES)},
     "without analogs": lambda: patch.object(tick, "analogs", lambda moves: 0 * moves[:2]),
     "without local deviations": without_local_deviation,
-    "without calibration": lambda: patch.object(bands, "RATE", 0.0),
+    "without calibration": lambda: patch.object(bands, "learn", lambda band, *_: band),
     "without the lattice": lambda: patch.object(tick.lattice, "TIES_MIN", 2.0),
     "orchestrator uniform": uniform_weights,
 }

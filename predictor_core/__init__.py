@@ -3,9 +3,12 @@
 Only UniversalPredictor reads a clock and writes files; what it wraps knows neither.
 """
 
+from .charts import Page
 from .config import PredictorConfig
+from .device_memory import DeviceMemory, monitor_vram_fragmentation
 from .dump import DumpPlan, read_dump
 from .errors import (
+    BadObservation,
     ConfigRefused,
     CorruptRecord,
     Diverged,
@@ -35,9 +38,11 @@ from .universal import UniversalPredictor
 from .writer import WriterStatus
 
 __all__ = [
+    "BadObservation",
     "ConfigFile",
     "ConfigRefused",
     "CorruptRecord",
+    "DeviceMemory",
     "Diverged",
     "DumpPlan",
     "Event",
@@ -49,6 +54,7 @@ __all__ = [
     "NoSnapshot",
     "NothingSeen",
     "OperatingMode",
+    "Page",
     "PredictionResult",
     "PredictorConfig",
     "PredictorError",
@@ -71,6 +77,7 @@ __all__ = [
     "decode_record",
     "encode_payloads",
     "encode_records",
+    "monitor_vram_fragmentation",
     "payload_fields",
     "read_dump",
 ]

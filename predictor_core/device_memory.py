@@ -9,14 +9,12 @@ buffers that it writes over and over, so there is little to break up, and a pool
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-USELESS = ("TF_FORCE_GPU_ALLOW_GROWTH", "JAX_DETERMINISTIC_REDUCTIONS")
-OLD_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 ELEVATED, NEAR_FULL = 0.85, 0.95
 
 log = logging.getLogger(__name__)
@@ -44,17 +42,6 @@ class DeviceMemory:
         return 1 - self.largest_free / free if self.largest_free and free > 0 else 0.0
 
 
-def memory_advice(environment: Mapping[str, str]) -> list[str]:
-    """What to change in an environment before JAX is imported; nothing on a machine without an accelerator."""
-    advice = [f"{name} has no effect: remove it." for name in USELESS if name in environment]
-    if OLD_FRACTION in environment:
-        advice.append(f"{OLD_FRACTION} is an old name: use XLA_CLIENT_MEM_FRACTION, and not both.")
-    if environment.get("XLA_PYTHON_CLIENT_ALLOCATOR") == "platform":
-        advice.append("XLA_PYTHON_CLIENT_ALLOCATOR=platform is very slow: remove it.")
-    fraction = {*environment} & {"XLA_CLIENT_MEM_FRACTION", OLD_FRACTION}
-    return advice if fraction else [*advice, "Set XLA_CLIENT_MEM_FRACTION=0.7 to leave room for others on the device."]
-
-
 def device_memory(devices: list[Any] | None = None) -> list[DeviceMemory]:
     """A look at every device that tells; a CPU does not."""
     looks = []
@@ -74,7 +61,7 @@ def device_memory(devices: list[Any] | None = None) -> list[DeviceMemory]:
 
 
 class MemoryWatch:
-    """Looks at the devices now and then, in a thread of its own, until it is stopped."""
+    """Looks at the devices now and then, in a thread of its own, until it is stopped or there is nothing to see."""
 
     def __init__(
         self,
@@ -93,12 +80,19 @@ class MemoryWatch:
         self._thread.join()
 
     def _run(self) -> None:
-        while True:
-            for seen in self._look():
-                self._on_look(seen)
-                self._tell(seen)
-            if self._stopped.wait(self._interval_s):
-                return
+        try:
+            while self._look_once() and not self._stopped.wait(self._interval_s):
+                pass
+        except Exception:  # a lost device, or a callback of the caller's
+            log.exception("device_memory_watch_failed")
+
+    def _look_once(self) -> bool:
+        """Whether there was anything to see."""
+        looks = self._look()
+        for seen in looks:
+            self._on_look(seen)
+            self._tell(seen)
+        return bool(looks)
 
     def _tell(self, seen: DeviceMemory) -> None:
         """Once on the way up, not at every look."""
@@ -114,5 +108,8 @@ def monitor_vram_fragmentation(
     on_look: Callable[[DeviceMemory], None] = lambda seen: None,
     look: Callable[[], list[DeviceMemory]] = device_memory,
 ) -> MemoryWatch:
-    """Starts the watcher. `on_look` gets every look, for metrics; what fills up is logged as device_memory_high."""
+    """Starts the watcher. `on_look` gets every look, for metrics; what fills up is logged as device_memory_high.
+
+    On a machine without an accelerator it ends at once.
+    """
     return MemoryWatch(interval_seconds, on_look, look)

@@ -35,6 +35,10 @@ class DumpPlan:
     interval_s: float = 60.0  # at least between two of them
     keep: int = 50
 
+    def __post_init__(self) -> None:
+        if self.interval_s < 0 or self.keep < 1:
+            raise ValueError(f"interval_s must be >= 0 and keep at least 1, got {self.interval_s} and {self.keep}.")
+
 
 class DumpGate:
     """Lets one emergency in so many seconds through."""
@@ -58,6 +62,12 @@ class Recent:
 
     def add(self, value: float, record: np.ndarray) -> None:
         self._ticks.append((value, record))
+
+    def copy(self) -> "Recent":
+        """As it is now, for a reader in another thread."""
+        made = Recent(0)
+        made._ticks = self._ticks.copy()
+        return made
 
     def __len__(self) -> int:
         return len(self._ticks)
@@ -109,7 +119,8 @@ def read_dump(path: Path) -> dict[str, Any]:
         dump = msgpack.unpackb(path.read_bytes())
         columns = {name: decode_array(leaf) for name, leaf in dump["history"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IntegrityError(f"{path} is not an emergency dump, or it is damaged: {error!r}.") from error
+        why = type(error).__name__  # its text may hold the whole file
+        raise IntegrityError(f"{path} is not an emergency dump, or it is damaged ({why}).") from error
     dtype = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
     history = np.zeros(len(next(iter(columns.values()))), dtype)
     for name, column in columns.items():

@@ -4,6 +4,7 @@
   x CorruptRecord   the bytes of a state are damaged: restore them, or let the asset start cold
   x WrongLayout     the bytes are whole, but made for other state rows: migrate, or use the config that made them
   x WrongShape      arrays that do not fit together, or not this program
+  x BadObservation  (ValueError) something else than one number at one moment was handed in; nothing changed
   x NothingSeen     a forecast was asked of a predictor that has seen no value
   x Diverged        (RuntimeError) a history led to numbers that are not finite; the state before it was kept
   x ConfigRefused   a new config would throw the state away, and nobody allowed that
@@ -38,6 +39,10 @@ class WrongLayout(PredictorError):
 
 class WrongShape(PredictorError, ValueError):
     """Arrays do not fit together, or not this program."""
+
+
+class BadObservation(PredictorError, ValueError):
+    """Something else than one number at one moment."""
 
 
 class NothingSeen(PredictorError):

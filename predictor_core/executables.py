@@ -151,9 +151,9 @@ def sources(*files: str) -> bytes:
 
 
 def _imported(path: Path, source: bytes) -> list[Path]:
-    """Where the modules may lie that a file imports by relative names."""
+    """Where the modules may lie that a file imports by relative names at its top; what it imports later is no part."""
     paths = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.parse(source).body:
         if isinstance(node, ast.ImportFrom) and node.level:
             folder = path.parents[node.level - 1]
             if node.module:

@@ -7,8 +7,9 @@ results of the lot before are back.
 
 import inspect
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .canonical import MODEL, Canon, Feed, Model, lower
 from .config import Params, PredictorConfig
 from .errors import WrongShape
 from .layout import Layout, fields_of, rows_of
-from .lots import Lot, lots_of
+from .lots import ONE, Lot, lots_of
 from .payload import payload_dtype
 from .records import record_bytes
 
@@ -48,7 +49,8 @@ class Program:
         self.compilations = 0
         self.lanes = LANES_CPU if jax.default_backend() == "cpu" else LANES_ACCELERATOR
         dtypes = tuple(value.dtype for value in config.params())
-        self._settings = _words_of(config.params(), dtypes)
+        self._own_settings = _words_of(config.params(), dtypes)
+        self._last_settings: tuple[Params | None, np.ndarray] = (None, self._own_settings)
         self._canon = Canon(model, config.static(), self.lanes, blocks, blocks * steps, dtypes)
         self._layout = self._canon.state_layout
         self._cold_row = _cold_row(self._canon)
@@ -76,6 +78,10 @@ class Program:
                 elsewhere.append(depth)
         for depth in elsewhere:
             self._executable(depth)
+
+    def made_by(self, params: Params | None = None) -> bytes:
+        """Eight bytes for this build on this machine and these numbers: what every prediction carries."""
+        return blake2b(self.fingerprint + self._settings(params).tobytes(), digest_size=8).digest()
 
     def cold(self, n: int) -> np.ndarray:
         """Rows [n, words] of assets that have seen nothing."""
@@ -106,23 +112,38 @@ class Program:
         """
         self._check(rows, row_of, values, times_ns, arrivals_ns)
         run = self._executable(depth if depth is not None else self.config.log_sig_depth)
-        settings = _words_of(params, self._canon.params) if params is not None else self._settings
+        settings = self._settings(params)
         words = np.ascontiguousarray(rows).view(np.uint32)
         new_words, results = np.empty_like(words), np.empty(len(row_of), self.result_dtype)
         ticks = Feed(values, times_ns, arrivals_ns, None, None, None)
         with self._lock:
             try:
-                for lot in lots_of(row_of, len(rows), self.lanes, self._canon.blocks, self._canon.steps):
+                for lot in self._lots(row_of, len(rows)):
                     self._buffers.fill(lot, new_words if lot.again else words, ticks)
                     self._buffers.execute(run, settings)
                     self._buffers.empty(lot, new_words, results)
             except BaseException:
                 self._buffers = _Buffers(self._canon)  # the device may still be at work on the old ones
                 raise
-        idle = np.bincount(row_of, minlength=len(rows)) == 0
-        if idle.any():
+        if len(rows) != 1 or not len(row_of):
+            idle = np.bincount(row_of, minlength=len(rows)) == 0
             new_words[idle] = words[idle]
         return new_words.view(self.dtype), results
+
+    def _lots(self, row_of: np.ndarray, rows: int) -> Iterable[Lot]:
+        if len(row_of) == rows == 1:
+            return (ONE,)
+        return lots_of(row_of, rows, self.lanes, self._canon.blocks, self._canon.steps)
+
+    def _settings(self, params: Params | None) -> np.ndarray:
+        """The words of these params; those that come at every call are turned into words once."""
+        if params is None:
+            return self._own_settings
+        known, words = self._last_settings
+        if params is not known:
+            words = _words_of(params, self._canon.params)
+            self._last_settings = (params, words)
+        return words
 
     def _check(self, rows: np.ndarray, row_of: np.ndarray, *ticks: np.ndarray) -> None:
         if rows.ndim != 2 or rows.shape[1] != self.words or rows.dtype != self.dtype:

@@ -26,6 +26,11 @@ class Lot:
     again: bool  # the rows were in the lot before
 
 
+# The lot of one tick of one row: by far the most frequent, and always the same.
+_FIRST = np.zeros(1, np.int64)
+ONE = Lot(_FIRST, np.ones(1, np.int64), np.array([0, 1]), _FIRST, _FIRST, again=False)
+
+
 def lots_of(row_of: np.ndarray, rows: int, lanes: int, blocks: int, steps: int) -> Iterator[Lot]:
     """Covers every tick once, the ticks of one row in order of appearance. `steps` is the number in one execution."""
     counts = np.bincount(row_of, minlength=rows)

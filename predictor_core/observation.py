@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from .errors import BadObservation
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -78,6 +80,15 @@ class MarketObservation:
         return _in_domain(self.value, sigma_bound, sigma_val)
 
 
+def numbers(observation: Observed) -> tuple[float, int]:
+    """The value and the time of one observation, or BadObservation."""
+    try:
+        return observation.value, nanoseconds(observation.timestamp_ns)
+    except AttributeError:
+        kinds = "a ProcessState or a MarketObservation"
+        raise BadObservation(f"an observation is {kinds}, got {_shown(observation)}.") from None
+
+
 def columns(observations: Sequence[Observed] | ProcessState | MarketObservation) -> tuple[np.ndarray, np.ndarray]:
     """Values and times of a batch: of a sequence of observations, or of one whose numbers are arrays."""
     if isinstance(observations, ProcessState):
@@ -85,8 +96,8 @@ def columns(observations: Sequence[Observed] | ProcessState | MarketObservation)
     elif isinstance(observations, MarketObservation):
         number, moment = observations.price, observations.timestamp_ns
     else:
-        number = [observation.value for observation in observations]
-        moment = [observation.timestamp_ns for observation in observations]
+        pairs = [numbers(observation) for observation in observations]
+        number, moment = [value for value, _ in pairs], [time_ns for _, time_ns in pairs]
     values = np.asarray(number, np.float64).reshape(-1)
     times_ns = np.asarray(nanoseconds(moment) if isinstance(moment, datetime) else moment, np.int64)
     return values, np.broadcast_to(times_ns, values.shape)
@@ -95,14 +106,32 @@ def columns(observations: Sequence[Observed] | ProcessState | MarketObservation)
 def nanoseconds(moment: datetime | int) -> int:
     """Whole nanoseconds since 1970 of a datetime, by integer arithmetic: a float would lose the last 200 of them."""
     if not isinstance(moment, datetime):
-        return int(moment)
+        return _whole(moment)
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     since = aware - _EPOCH
     return ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
 
 
+def _whole(moment: Any) -> int:
+    try:
+        whole = int(moment)
+        if -(2**63) <= whole < 2**63:
+            return whole
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise BadObservation(f"a time is a datetime or whole nanoseconds since 1970 in 64 bits, got {_shown(moment)}.")
+
+
 def _scalar(number: Any) -> float:
-    return float(np.asarray(number, np.float64).reshape(()))
+    try:
+        return float(np.asarray(number, np.float64).reshape(()))
+    except (TypeError, ValueError):
+        raise BadObservation(f"a value is one number, got {_shown(number)}.") from None
+
+
+def _shown(thing: Any) -> str:
+    text = repr(thing).replace("\n", " ")
+    return text if len(text) < 80 else f"{text[:77]}..."
 
 
 def _in_domain(value: float, sigma_bound: float, sigma_val: float) -> bool:

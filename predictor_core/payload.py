@@ -6,7 +6,7 @@
     operating_mode      0 inference, 1 calibration, 2 diagnostic
     events              uint32, bits of result.Event
     depth               of the signature
-    made_by             8 bytes, Program.fingerprint
+    made_by             8 bytes, Program.made_by
     telemetry           float32 for each name of payload_fields()["telemetry"]
 
 Numbers are written at full width, whatever their size, so that every row has every field at the same place.
@@ -42,9 +42,9 @@ def payload_dtype(result_dtype: np.dtype) -> np.dtype:
     return _plan(result_dtype)[0]
 
 
-def encode_payloads(results: np.ndarray, depth: int, fingerprint: bytes) -> np.ndarray:
+def encode_payloads(results: np.ndarray, depth: int, made_by: bytes) -> np.ndarray:
     """The payloads of results as dtype 'V{n}' [m]."""
-    assert len(fingerprint) == FINGERPRINT_BYTES
+    assert len(made_by) == FINGERPRINT_BYTES
     dtype, blank = _plan(results.dtype)
     encoded = np.full(len(results), blank)
     payloads = encoded.view(dtype)
@@ -53,7 +53,7 @@ def encode_payloads(results: np.ndarray, depth: int, fingerprint: bytes) -> np.n
     payloads["quantiles"]["number"] = results["quantiles"]
     payloads["telemetry"]["number"] = results.view(_telemetry_as_one(results.dtype))["telemetry"]
     payloads["depth"] = depth
-    payloads["made_by"] = np.void(fingerprint)
+    payloads["made_by"] = np.void(made_by)
     return encoded
 
 

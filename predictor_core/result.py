@@ -5,9 +5,12 @@
 
 from dataclasses import dataclass, fields
 from enum import IntEnum, IntFlag
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from .charts import Page
 
 
 class OperatingMode(IntEnum):
@@ -160,6 +163,12 @@ class PredictionResult:
     def reject_reason(self) -> RejectReason:
         """Why one tick was rejected, or `accepted`."""
         return RejectReason(int(self.rejected))
+
+    def plot(self, values: Any, times_ns: Any, title: str = "") -> "Page":
+        """The history of one asset, results [t] made after values[t], as a picture: a notebook shows it, or `save`."""
+        from .charts import page
+
+        return page(self, values, times_ns, title)
 
     def __getitem__(self, index: Any) -> "PredictionResult":
         """The part of a batch or a history."""

@@ -32,10 +32,16 @@ class SnapshotPlan:
             raise ValueError(f"every and keep must be at least 1, got {self.every} and {self.keep}.")
 
 
-def next_path(folder: Path, now_ns: int) -> Path:
-    """A name newer than all that are there, even where the clock went back."""
-    newest = max((_moment(path) for path in folder.glob(PATTERN)), default=-1)
-    return folder / f"snapshot_{max(now_ns, newest + 1):020d}.msgpack"
+class Names:
+    """Gives every snapshot a name newer than all before it, even where the clock went back."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = Path(folder)
+        self._newest = max((_moment(path) for path in self._folder.glob(PATTERN)), default=-1)
+
+    def next(self, now_ns: int) -> Path:
+        self._newest = max(now_ns, self._newest + 1)
+        return self._folder / f"snapshot_{self._newest:020d}.msgpack"
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -12,6 +12,7 @@ were out. The sum is checked before anything is looked at, then the schema, then
 """
 
 import hashlib
+import threading
 from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,43 +48,62 @@ class Snapshot:
 
 
 class Encoder:
-    """Makes the MessagePack of a program's states, without its sum. The places of the numbers are looked up once."""
+    """Makes the MessagePack of a program's states, without its sum. What does not change is packed once.
 
-    def __init__(self, program: Program) -> None:
-        self._program, self._row = program, program.cold(1)
-        self._leaves = [
-            (name, leaf, {"dtype": leaf.dtype.str, "shape": list(leaf.shape[1:])})
-            for name, leaf in program.fields(self._row).items()
-        ]
+    Safe to share between threads.
+    """
 
-    def encode(self, config: PredictorConfig, row: np.ndarray, last: np.ndarray | None, timestamp_ns: int) -> bytes:
-        self._row[...] = row
-        blocks: dict[str, dict[str, Any]] = {"": {}, **{kernel: {} for kernel in KERNELS}}
-        for name, leaf, head in self._leaves:
-            blocks[_block_of(name)][name] = {**head, "data": leaf.tobytes()}
-        rest = blocks.pop("")
-        return pack(
-            {
-                "schema_version": config.schema_version,
-                "timestamp": timestamp_ns,
-                "config": vars(config),
-                "global": {
-                    "layout": self._program.layout_fingerprint,
-                    "made_by": self._program.fingerprint,
-                    "state": rest,
-                    "last_result": _encoded_last(last),
-                },
-                "telemetry": {} if last is None else telemetry_of(last),
-                "flags": {flag: bool(last is not None and last[name]) for flag, name in FLAGS.items()},
-                "kernels": blocks,
-            }
+    def __init__(self, program: Program, config: PredictorConfig) -> None:
+        self._lock = threading.Lock()  # around the row, which is filled anew each time
+        self._row = program.cold(1)
+        self._start = _map(7) + _entry("schema_version", config.schema_version)
+        self._config = _entry("config", vars(config))
+        made_by = program.made_by(config.params())
+        self._made_by = _entry("layout", program.layout_fingerprint) + _entry("made_by", made_by)
+        self._leaves: dict[str, list[tuple[bytes, np.ndarray]]] = {"": [], **{kernel: [] for kernel in KERNELS}}
+        for name, leaf in program.fields(self._row).items():
+            up_to_data = _entry(name, encode_array(leaf[0]))[: -leaf.nbytes]
+            self._leaves[_block_of(name)].append((up_to_data, leaf))
+
+    def encode(self, row: np.ndarray, last: np.ndarray | None, timestamp_ns: int) -> bytes:
+        with self._lock:
+            self._row[...] = row
+            blocks = {kernel: self._block(kernel) for kernel in self._leaves}
+        kernels = [part for kernel in KERNELS for part in (pack(kernel), blocks[kernel])]
+        return b"".join(
+            [
+                self._start,
+                _entry("timestamp", timestamp_ns),
+                self._config,
+                pack("global") + _map(4) + self._made_by,
+                pack("state") + blocks[""],
+                _entry("last_result", _encoded_last(last)),
+                _entry("telemetry", {} if last is None else telemetry_of(last)),
+                _entry("flags", {flag: bool(last is not None and last[name]) for flag, name in FLAGS.items()}),
+                pack("kernels") + _map(len(KERNELS)),
+                *kernels,
+            ]
         )
 
+    def _block(self, kernel: str) -> bytes:
+        leaves = self._leaves[kernel]
+        return _map(len(leaves)) + b"".join([part for head, leaf in leaves for part in (head, leaf.tobytes())])
 
-def pack(payload: dict[str, Any]) -> bytes:
-    packed = msgpack.packb(payload)
+
+def pack(value: Any) -> bytes:
+    packed = msgpack.packb(value)
     assert packed is not None
     return packed
+
+
+def _map(length: int) -> bytes:
+    """The head of a map, whose entries follow."""
+    return msgpack.Packer().pack_map_header(length)
+
+
+def _entry(name: str, value: Any) -> bytes:
+    """One entry of a map: its name and its value."""
+    return pack({name: value})[1:]
 
 
 def _block_of(name: str) -> str:

@@ -20,14 +20,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import dump, rotation, snapshot, writer
+from . import dump, rotation, snapshot, warmup, writer
 from .alerts import Alerts
+from .charts import Page, page
 from .config import PredictorConfig
 from .dump import DumpGate, DumpPlan, Recent
-from .errors import ConfigRefused, Diverged, NoSnapshot, NothingSeen, WrongLayout, WrongShape
+from .errors import ConfigRefused, NoSnapshot, NothingSeen, WrongLayout, WrongShape
 from .functional import States, prediction_result
 from .graph import Program
-from .observation import Observed
+from .observation import Observed, nanoseconds, numbers
 from .result import Event, PredictionResult, RejectReason
 from .rotation import SnapshotPlan
 from .snapshot import Encoder
@@ -59,9 +60,13 @@ class UniversalPredictor:
         dumps: DumpPlan | None = None,
     ) -> None:
         """Compiles the program, or reads it from `cache_dir`. `clock` says when a tick arrived, in ns since 1970."""
+        _check_kind("config", config, PredictorConfig)
+        _check_kind("snapshots", snapshots, SnapshotPlan)
+        _check_kind("dumps", dumps, DumpPlan)
         self.asset = asset
         self._clock, self._cache_dir = clock, cache_dir
         self._plan, self._dumps = snapshots, dumps
+        self._names = rotation.Names(snapshots.folder) if snapshots else None
         self._writer = Writer()
         self._start(config if config is not None else PredictorConfig())
 
@@ -85,17 +90,17 @@ class UniversalPredictor:
         numbers that do not stay finite; the state is then what it was before.
         """
         timed = timestamps_ns is not None
-        values, times_ns = self._history(history, timestamps_ns)
-        before = self._memory.rows if timed else self._without_clock(self._memory.rows)
+        values, times_ns = warmup.usable(history, timestamps_ns, self.config)
+        before = self._memory.rows if timed else warmup.without_clock(self._program, self._memory.rows)
         rows, records = self._run(before, values, times_ns, times_ns)
         accepted = records["rejected"] == RejectReason.accepted
-        self._check_enough(int(accepted.sum()))
+        warmup.check_enough(int(accepted.sum()), self.config)
         last = records[accepted][-1].copy()
-        self._check_finite(rows, last)
-        self._remember(Memory(rows if timed else self._without_clock(rows), last))
+        warmup.check_finite(self._program, rows, last)
+        self._remember(Memory(rows if timed else warmup.without_clock(self._program, rows), last))
         for value, record in zip(values[accepted], records[accepted], strict=True):
             self._recent.add(float(value), record)
-        stable = is_stable(last, self.config.cusum_h)
+        stable = warmup.is_stable(last, self.config.cusum_h)
         if not stable:
             log.warning("cold_start_unstable", extra={"asset": self.asset, "cusum_drift": float(last["cusum_drift"])})
         return stable
@@ -107,8 +112,9 @@ class UniversalPredictor:
         changes nothing: the last valid result comes back, and its `rejected` says why. A value more than `sigma_bound`
         deviations out is not learnt from either, and has the event `DomainError`.
         """
-        value, arrival_ns = observation.value, self._clock() if arrival_ns is None else arrival_ns
-        rows, records = self._run(self._memory.rows, [value], [observation.timestamp_ns], [arrival_ns])
+        value, time_ns = numbers(observation)
+        arrival_ns = self._clock() if arrival_ns is None else nanoseconds(arrival_ns)
+        rows, records = self._run(self._memory.rows, [value], [time_ns], [arrival_ns])
         record = records[0]
         if record["rejected"] != RejectReason.accepted:
             return self._refused(record)
@@ -126,10 +132,17 @@ class UniversalPredictor:
             raise NothingSeen("there is no forecast yet: call fit_history, load_snapshot or step first.")
         return prediction_result(self._memory.last)
 
+    def plot(self) -> Page:
+        """A picture of the last `wtmm_buffer_size` ticks: a notebook shows it, and `save` keeps it."""
+        if not len(self._recent):
+            raise NothingSeen("there is nothing to draw yet: call fit_history or step first.")
+        records = self._recent.records()
+        return page(prediction_result(records), self._recent.values(), records["timestamp_ns"], self.asset)
+
     def validate_domain(self, observation: Observed) -> bool:
         """Says whether the predictor would learn from this value, by its own measure; nothing is changed."""
-        now_ns = observation.timestamp_ns
-        _, records = self._run(self._memory.rows, [observation.value], [now_ns], [now_ns])
+        value, now_ns = numbers(observation)
+        _, records = self._run(self._memory.rows, [value], [now_ns], [now_ns])
         return not records[0]["rejected"] and not int(records[0]["events"]) & Event.DomainError
 
     @property
@@ -139,6 +152,7 @@ class UniversalPredictor:
 
     @state.setter
     def state(self, state: States) -> None:
+        _check_kind("state", state, States)
         if state.layout_fingerprint != self._program.layout_fingerprint:
             raise WrongLayout("this state was made with another config. Use one of a predictor with this config.")
         if len(state) != 1:
@@ -156,7 +170,7 @@ class UniversalPredictor:
         if program.layout_fingerprint == self._program.layout_fingerprint:
             program.compile()
             self._program, self.config, self._params = program, config, config.params()
-            self._encoder = Encoder(program)
+            self._encoder = Encoder(program, config)
             return True
         if not allow_restart:
             names = _differing(self.config, config)
@@ -168,25 +182,23 @@ class UniversalPredictor:
 
     def save_snapshot(self, path: Path | str) -> dict[str, Any]:
         """Writes the state to a file, whole or not at all; raises WriteFailed."""
-        return writer.write(Path(path), self._encoded())
+        return writer.write(Path(path), self._content()())
 
     def save_snapshot_nonblocking(self, path: Path | str) -> "Future[dict[str, Any]]":
-        """The same in the background: only the encoding happens here.
+        """The same in the background. A state is a value, so that even its encoding can wait for the other thread.
 
         The future's result has a `status`: "success", "error" with the `error`, or "superseded" when a newer snapshot
         for the same file took its place before it was begun.
         """
-        return self._writer.submit(Path(path), self._encoded())
+        return self._writer.submit(Path(path), self._content())
 
     def save_periodic_snapshot(self) -> "Future[dict[str, Any]]":
         """One more in the folder of the SnapshotPlan, as every so many steps; the oldest ones go."""
-        if self._plan is None:
+        if self._plan is None or self._names is None:
             raise NoSnapshot("there is no folder for periodic snapshots: make the predictor with a SnapshotPlan.")
-        folder = Path(self._plan.folder)
-        prune = partial(rotation.prune, folder, self._plan.keep)
-        return self._writer.submit(
-            rotation.next_path(folder, self._clock()), self._encoded(), slot="periodic", after=prune
-        )
+        path = self._names.next(self._clock())
+        prune = partial(rotation.prune, path.parent, self._plan.keep)
+        return self._writer.submit(path, self._content(), slot="periodic", after=prune)
 
     def load_snapshot(self, path: Path | str) -> Path:
         """Takes the state of a snapshot, or of the newest one that is whole in a folder; returns the file it was.
@@ -227,7 +239,7 @@ class UniversalPredictor:
         program = Program(config, cache_dir=self._cache_dir)
         program.compile()
         self._program, self.config, self._params = program, config, config.params()
-        self._encoder = Encoder(program)
+        self._encoder = Encoder(program, config)
         self._steps = 0
         self._recent = Recent(config.wtmm_buffer_size)
         self._remember(Memory(program.cold(1), None))
@@ -268,12 +280,13 @@ class UniversalPredictor:
 
     def _dump(self, plan: DumpPlan, now_ns: int) -> None:
         path = dump.dump_path(plan.folder, self.asset, now_ns)
-        content = dump.encode_dump(self.config, self.asset, self._recent, now_ns)
+        content = partial(dump.encode_dump, self.config, self.asset, self._recent.copy(), now_ns)
         self._writer.submit(path, content, sealed=False, after=partial(dump.prune_dumps, path.parent, plan.keep))
         log.critical("emergency_dump", extra={"asset": self.asset, "path": str(path)})
 
-    def _encoded(self) -> bytes:
-        return self._encoder.encode(self.config, *self._memory, self._clock())
+    def _content(self) -> Callable[[], bytes]:
+        """The snapshot of this moment, still to be encoded."""
+        return partial(self._encoder.encode, *self._memory, self._clock())
 
     def _load(self, path: Path) -> Path:
         found = snapshot.decode(self._program, self.config, _read(path), path)
@@ -282,50 +295,10 @@ class UniversalPredictor:
         self._remember(Memory(found.row, found.last))
         return path
 
-    def _history(self, history: Sequence[float], timestamps_ns: Sequence[int] | None) -> tuple[np.ndarray, np.ndarray]:
-        """The finite values of a history, and their times."""
-        values = np.asarray(history, np.float64).reshape(-1)
-        interval_ns = max(1, round(self.config.signal_sampling_interval * 1e9))
-        regular = np.arange(1, len(values) + 1) * interval_ns
-        times_ns = regular if timestamps_ns is None else np.asarray(timestamps_ns, np.int64).reshape(-1)
-        if times_ns.shape != values.shape:
-            raise WrongShape(f"the history has {len(values)} values and {len(times_ns)} timestamps.")
-        finite = np.isfinite(values)
-        self._check_enough(int(finite.sum()))
-        return values[finite], times_ns[finite]
 
-    def _without_clock(self, rows: np.ndarray) -> np.ndarray:
-        """The state as if its ticks had had no times."""
-        rows = rows.copy()
-        fields, cold = self._program.fields(rows), self._program.fields(self._program.cold(1))
-        for name, field in fields.items():
-            if field.dtype == np.int64 or name.endswith("clock.interval"):
-                field[...] = cold[name]
-        return rows
-
-    def _check_enough(self, usable: int) -> None:
-        if usable < self.config.wtmm_buffer_size:
-            raise ValueError(
-                f"the history has {usable} usable values (finite, and in order of time), at least wtmm_buffer_size = "
-                f"{self.config.wtmm_buffer_size} are required. Give more, or choose a smaller buffer."
-            )
-
-    def _check_finite(self, rows: np.ndarray, last: np.ndarray) -> None:
-        fields = self._program.fields(rows)
-        bad = [name for name, field in fields.items() if field.dtype.kind == "f" and not np.isfinite(field).all()]
-        if not np.isfinite(last["reference_prediction"]):
-            bad.append("the forecast")
-        if bad:
-            raise Diverged(
-                f"the history led to numbers that are not finite in {', '.join(bad[:5])}. "
-                "The state before it is kept; look for absurd values in the history."
-            )
-
-
-def is_stable(record: np.ndarray, cusum_h: float) -> bool:
-    """Whether Sinkhorn converged at this tick and neither sum has drifted `cusum_h` deviations of the errors."""
-    drift = max(float(record["cusum_drift"]), float(record["cusum_drift_down"]))
-    return bool(record["sinkhorn_converged"]) and drift < cusum_h * float(record["sigma"])
+def _check_kind(name: str, given: Any, kind: type) -> None:
+    if given is not None and not isinstance(given, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {type(given).__name__}.")
 
 
 def _read(path: Path) -> bytes:

@@ -1,10 +1,10 @@
-"""One thread that hashes and writes, so that a step never waits for a disk.
+"""One thread that encodes, hashes and writes, so that a step never waits for a disk.
 
 A bounded shelf of what is still to be written lies in between. Newer content for the same slot takes the place of the
 older, and a full shelf gives up its oldest: whoever waits for a superseded file is told so by its future. Nothing is
 dropped in silence.
 
-    submit -->  | slot: newest content |  --thread-->  hash, write, rename, fsync  -->  future
+    submit -->  | slot: newest content |  --thread-->  encode, hash, write, rename, fsync  -->  future
 """
 
 import hashlib
@@ -44,7 +44,7 @@ class WriterStatus:
 @dataclass(frozen=True)
 class _Job:
     path: Path
-    data: bytes
+    content: Callable[[], bytes]
     sealed: bool
     after: Callable[[], None] | None
     future: Future = field(default_factory=Future)
@@ -77,20 +77,20 @@ class Writer:
     def submit(
         self,
         path: Path,
-        data: bytes,
+        content: Callable[[], bytes],
         *,
         sealed: bool = True,
         slot: object = None,
         after: Callable[[], None] | None = None,
     ) -> "Future[dict[str, Any]]":
-        """Has `data` written to `path`, sealed with their sum, and `after()` called when they are there.
+        """Has what `content()` gives written to `path`, sealed with its sum, and `after()` called when it is there.
 
-        A slot is a path unless it is given.
+        All of it happens in the thread, so `content` should be made of values. A slot is a path unless it is given.
 
         The future's result is {status, filepath, ...}: "success" with filesize_bytes, checksum and timestamp, "error"
         with error, "superseded" when newer content took its place.
         """
-        shelf, job = self._shelf, _Job(path, data, sealed, after)
+        shelf, job = self._shelf, _Job(path, content, sealed, after)
         with shelf.changed:
             if shelf.closed:
                 raise RuntimeError(f"{path} was not written: this writer is closed.")
@@ -162,7 +162,7 @@ def _serve(shelf: _Shelf) -> None:
 def _write(shelf: _Shelf, job: _Job) -> dict[str, Any]:
     started = time.perf_counter()
     try:
-        report = write(job.path, job.data, job.sealed)
+        report = write(job.path, job.content(), job.sealed)
         if job.after:
             job.after()
     except Exception as error:
@@ -176,6 +176,7 @@ def _write(shelf: _Shelf, job: _Job) -> dict[str, Any]:
             last_bytes=report["filesize_bytes"],
             last_duration_s=took,
         )
+    log.info("snapshot_written", extra={"path": str(job.path), "bytes": report["filesize_bytes"], "seconds": took})
     return report
 
 

@@ -4,15 +4,8 @@ import threading
 
 import pytest
 
-from predictor_core.device_memory import DeviceMemory, device_memory, memory_advice, monitor_vram_fragmentation
-
-
-def test_advice_names_what_is_old_slow_or_without_effect():
-    assert memory_advice({"XLA_CLIENT_MEM_FRACTION": "0.7"}) == []
-    found = memory_advice({"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_ALLOCATOR": "platform"})
-    assert len(found) == 3 and "no effect" in found[0] and "slow" in found[1] and "0.7" in found[2]
-    (old,) = memory_advice({"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.7"})
-    assert "XLA_CLIENT_MEM_FRACTION" in old
+from predictor_core import DeviceMemory, monitor_vram_fragmentation
+from predictor_core.device_memory import device_memory
 
 
 class Device:
@@ -52,4 +45,17 @@ def test_a_device_that_fills_up_is_told_once_on_the_way(caplog):
 
 
 def test_on_a_machine_without_an_accelerator_it_does_nothing():
-    monitor_vram_fragmentation(0.01).stop()
+    watch = monitor_vram_fragmentation(60.0)
+    watch._thread.join(10)
+    assert not watch._thread.is_alive()
+    watch.stop()
+
+
+def test_a_watcher_that_fails_says_so_and_ends(caplog):
+    def look():
+        raise OSError("the device is gone")
+
+    watch = monitor_vram_fragmentation(0.0, look=look)
+    watch._thread.join(10)
+    assert not watch._thread.is_alive() and "device_memory_watch_failed" in caplog.messages
+    watch.stop()

@@ -44,11 +44,18 @@ def test_a_dump_holds_what_was_seen_and_thought(recent, tmp_path):
         assert np.array_equal(history[name], records[name])
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"\x81\xa7history\xc0", b"\xc1", os.urandom(200)])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"\x81\xa7history\xc0", b"\xc1", os.urandom(200), b"a,b\n" * 2000])
 def test_a_file_that_is_no_dump_is_refused(tmp_path, content):
     (tmp_path / "a").write_bytes(content)
-    with pytest.raises(IntegrityError, match="not an emergency dump"):
+    with pytest.raises(IntegrityError, match="not an emergency dump") as raised:
         read_dump(tmp_path / "a")
+    assert len(str(raised.value)) < len(str(tmp_path)) + 120, "one line, not the file"
+
+
+@pytest.mark.parametrize("mistake", [{"interval_s": -1.0}, {"keep": 0}])
+def test_a_plan_that_keeps_nothing_is_refused(mistake):
+    with pytest.raises(ValueError, match="keep at least 1"):
+        DumpPlan(**mistake)
 
 
 def test_one_dump_in_so_many_seconds_is_let_through():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from predictor_core import (
+    BadObservation,
     ConfigRefused,
     Diverged,
     Event,
@@ -23,7 +24,7 @@ from predictor_core import (
 )
 from predictor_core.alerts import Alerts
 from predictor_core.errors import FrequencyWarning, StalenessWarning
-from predictor_core.universal import is_stable
+from predictor_core.warmup import is_stable
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -102,6 +103,35 @@ def test_predict_next_is_the_forecast_that_is_out(make_universal, walk):
     assert same(universal.predict_next(ProcessState(walk[5], now)), universal.predict_next())
 
 
+@pytest.mark.parametrize(
+    "observation, why",
+    [
+        (ProcessState("abc", START), "a value is one number, got 'abc'"),
+        (ProcessState(np.array([1.0, 2.0]), START), "a value is one number, got array"),
+        (ProcessState(1.0, "2026-01-01"), "whole nanoseconds since 1970 in 64 bits, got '2026-01-01'"),
+        (ProcessState(1.0, None), "got None"),
+        (ProcessState(1.0, 2**70), "in 64 bits"),
+        (MarketObservation(1.0, timestamp_ns=float("nan")), "got nan"),
+        (1.0, "an observation is a ProcessState or a MarketObservation, got 1.0"),
+    ],
+)
+def test_what_is_no_observation_is_refused_in_a_line_and_changes_nothing(make_universal, observation, why):
+    universal = make_universal(clock=lambda: START)
+    before = universal.state
+    for take in (universal.step, universal.predict_next, universal.validate_domain):
+        with pytest.raises(BadObservation, match=why) as raised:
+            take(observation)
+        assert isinstance(raised.value, ValueError) and "\n" not in str(raised.value)
+    assert universal.state == before
+
+
+@pytest.mark.parametrize("mistake", [{"config": {}}, {"snapshots": "folder"}, {"dumps": "folder"}])
+def test_a_part_of_another_kind_is_refused_by_name(mistake):
+    (name,) = mistake
+    with pytest.raises(TypeError, match=f"{name} must be a .*, got"):
+        UniversalPredictor(**mistake)
+
+
 def test_the_clock_says_when_a_tick_arrived(make_universal):
     universal = make_universal(clock=lambda: START)
     assert universal.step(ProcessState(1.0, START + 10 * SECOND)).rejected == RejectReason.future
@@ -138,6 +168,8 @@ def test_a_short_history_is_refused(make_universal):
         make_universal().fit_history([1.0] * 127)
     with pytest.raises(ValueError, match="127 usable"):
         make_universal().fit_history([*range(127), np.nan, np.inf])
+    with pytest.raises(WrongShape, match="a list of numbers"):
+        make_universal().fit_history(np.ones((2, 100)))
     with pytest.raises(WrongShape):
         make_universal().fit_history(range(200), timestamps_ns=range(1, 100))
 
