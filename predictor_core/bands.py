@@ -30,9 +30,9 @@ def cold(shapes: Any, lanes: tuple[int, ...]) -> Bands:
     return Bands(spread(NORMAL, lanes, real), spread(LEVELS, lanes, real))
 
 
-def learn(bands: Bands, move: Array, tolerance: Array, age: Array) -> Bands:
+def learn(bands: Bands, move: Array, tolerance: Array, age: Array, rate: Array | float = RATE) -> Bands:
     wanted = column(LEVELS, move)
-    moved = bands.levels + RATE * (wanted - _hits(bands.quantiles, wanted, move, tolerance))
+    moved = bands.levels + jnp.asarray(rate, move.dtype) * (wanted - _hits(bands.quantiles, wanted, move, tolerance))
     return Bands(bands.quantiles, jnp.where(age < WARM_UP, bands.levels, jnp.clip(moved, -0.02, 1.02)))
 
 

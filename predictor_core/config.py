@@ -82,6 +82,11 @@ class PredictorConfig:
     sde_fd_epsilon: float = _traced(1e-6, 1e-12, 1.0)
     signal_sampling_interval: float = _traced(1.0, 1e-9, 1e9)
 
+    # How long things are remembered, per tick.
+    readout_forgetting: float = _traced(0.9985, 0.9, 1.0)  # what the readouts of kernels A, B and D keep
+    scale_rate: float = _traced(0.002, 1e-5, 0.1)
+    calibration_rate: float = _traced(0.001, 0.0, 0.1)
+
     # Circuit breaker and alarms.
     holder_threshold: float = _traced(0.4, 0.0, 1.0)
     robustness_dimension_threshold: float = _traced(1.5, 1.0, 2.0)

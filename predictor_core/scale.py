@@ -43,17 +43,17 @@ def outlier_bound(scale: Scale, age: Array) -> Array:
     return jnp.where(age > OUTLIER_AFTER, OUTLIER * unit(scale), FAR)
 
 
-def update(scale: Scale, move: Array, age: Array) -> Scale:
+def update(scale: Scale, move: Array, age: Array, rate: Array | float = RATE) -> Scale:
     """Takes one move in; `age` counts the moves with it, and is nought at an asset's first tick."""
-    moved = age > 0.5
+    moved, rate = age > 0.5, jnp.asarray(rate, move.dtype)
     count = jnp.maximum(age, 1.0)
     capped = jnp.minimum(abs(move), outlier_bound(scale, age))
-    height = (1 - jnp.maximum(RATE, 1 / (age + 1))) * (scale.height + move)
+    height = (1 - jnp.maximum(rate, 1 / (age + 1))) * (scale.height + move)
     return Scale(
         moves=jnp.where(moved, jnp.concatenate([move[None], scale.moves[:-1]], 0), scale.moves),
         height=height,
-        spread=running_mean(scale.spread, abs(height), RATE, age + 1),
-        pace=jnp.where(moved, running_mean(scale.pace, capped, RATE, count), scale.pace),
+        spread=running_mean(scale.spread, abs(height), rate, age + 1),
+        pace=jnp.where(moved, running_mean(scale.pace, capped, rate, count), scale.pace),
     )
 
 

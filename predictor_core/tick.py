@@ -41,7 +41,6 @@ from .report import Senses, events, operating_mode, telemetry
 from .result import Output, RejectReason
 from .state import PredictorState
 
-FORGETTING = 0.9985
 KERNEL_B, KERNEL_D = NAMES.index("B"), NAMES.index("D")
 
 
@@ -112,10 +111,10 @@ def _learn(state: PredictorState, now: Tick, verdict: gates.Verdict, params: Par
     moved = now.age > 0.5
     errors = residuals.learn(state.residuals, now.move, scale.outlier_bound(state.scale, now.age), now.age)
     tracker = levy.learn(state.levy, now.target, now.age, params)
-    band = bands.learn(state.bands, now.move, now.tolerance, now.age)
+    band = bands.learn(state.bands, now.move, now.tolerance, now.age, params.calibration_rate)
     errors, tracker, band = select(moved, (errors, tracker, band), (state.residuals, state.levy, state.bands))
     readouts = [
-        base.learn_readout(kernel.readout, now.target, now.age, FORGETTING)
+        base.learn_readout(kernel.readout, now.target, now.age, params.readout_forgetting)
         for kernel in (state.hilbert, state.galerkin, state.signature)
     ]
     return eqx.tree_at(
@@ -125,7 +124,8 @@ def _learn(state: PredictorState, now: Tick, verdict: gates.Verdict, params: Par
         state,
         (
             errors, tracker, band, *readouts,
-            scale.update(state.scale, now.move, now.age), lattice.update(state.lattice, now.move, now.age),
+            scale.update(state.scale, now.move, now.age, params.scale_rate),
+            lattice.update(state.lattice, now.move, now.age),
         ),
     )  # fmt: skip
 

@@ -29,7 +29,8 @@ def test_a_leaf_imports_itself_and_the_packages_it_is_allowed(leaf):
     files = list((ROOT / leaf).rglob("*.py"))
     assert files
     for path in files:
-        foreign = set(imports(path)) - ALLOWED[leaf] - {leaf} - set(sys.stdlib_module_names)
+        allowed = ALLOWED[leaf] | ({"pydantic"} if "tuning" in path.parts else set())
+        foreign = set(imports(path)) - allowed - {leaf} - set(sys.stdlib_module_names)
         assert not foreign, f"{path.relative_to(ROOT)} imports {sorted(foreign)}"
 
 

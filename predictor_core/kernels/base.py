@@ -93,13 +93,13 @@ def cold_readout(size: int, lanes: tuple[int, ...], real: type) -> Readout:
     return Readout(nothing, nothing, nothing, covariance, spread(0.0, lanes, real), spread(1.0, lanes, real))
 
 
-def learn_readout(readout: Readout, target: Array, age: Array, forgetting: float) -> Readout:
+def learn_readout(readout: Readout, target: Array, age: Array, forgetting: Array | float) -> Readout:
     """One step towards the target that the stored features should have given; nothing before the second move."""
     features, known = readout.features, age > 1.5
     gain = settled(packed.times(readout.covariance, features))
     error = target - total(readout.weights * features)
     trust = _huber(error, readout.error, age)
-    step = jnp.where(known, 1 / (forgetting + trust * total(features * gain)), 0.0)
+    step = jnp.where(known, 1 / (jnp.asarray(forgetting, target.dtype) + trust * total(features * gain)), 0.0)
     trust, step = settled((trust, step))
     swell = settled(_swell(readout.covariance[0] - trust * step * gain * gain, known, forgetting))
     local = total(readout.log_weights * features)
@@ -120,7 +120,7 @@ def _huber(error: Array, typical: Array, age: Array) -> Array:
     return jnp.where((age > WARM_UP) & (typical > 0), bounded, 1.0)
 
 
-def _swell(diagonal: Array, known: Array, forgetting: float) -> Array:
+def _swell(diagonal: Array, known: Array, forgetting: Array | float) -> Array:
     """Factors on rows and columns that forget, but not where the features say nothing: there the covariance stays."""
     return jnp.where(known & (diagonal < SPREAD_MAX), jnp.asarray(forgetting**-0.5, diagonal.dtype), 1)
 
