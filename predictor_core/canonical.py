@@ -121,8 +121,7 @@ def _program(canon: Canon) -> Callable[..., tuple[Array, Array]]:
                 state, results = carried
                 observation = _observation(given, at, lanes)
                 new, output = canon.model.tick(state, observation, settings, canon.shapes)
-                live = at - first < counts
-                kept = jax.tree.map(lambda a, b: jnp.where(live, a, b), new, state)
+                kept = _kept(at - first < counts, new, state)
                 return kept, _write(canon, results, at, observation, output)
 
             cold_or_known = unpack(layout, rows, index * lanes, lanes)
@@ -132,6 +131,11 @@ def _program(canon: Canon) -> Callable[..., tuple[Array, Array]]:
         return lax.fori_loop(np.int32(0), given.blocks[0], block, (new_rows, results))
 
     return program
+
+
+def _kept(live: Array, new: Any, old: Any) -> Any:
+    """Lanes without a tick at this step keep their state. Most blocks have none, and need not look at every word."""
+    return lax.cond(live.all(), lambda: new, lambda: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old))
 
 
 def _feed(canon: Canon, words: Array) -> Feed:
