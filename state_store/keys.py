@@ -39,6 +39,12 @@ class Keys:
     def audit(self) -> str:
         return f"{self.namespace}:audit"
 
+    @property
+    def hotpath(self) -> "HotpathKeys":
+        """Names the keys of the tuner."""
+        tag = f"{self.namespace}:{{hotpath}}"
+        return HotpathKeys(*(f"{tag}:{name}" for name in HotpathKeys.__dataclass_fields__))
+
     def of(self, partition: int) -> "PartitionKeys":
         """Names the keys of one partition."""
         tag = f"{self.namespace}:{{{partition}}}"
@@ -57,6 +63,25 @@ class PartitionKeys:
     rejected: bytes
     producers: bytes
     put_aside: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HotpathKeys:
+    """The keys of the tuner: one hash tag, so that one script may change all of them."""
+
+    leader: str  # hash: owner, nonce, token, until
+    fence: str  # hash: the last token given out; never expires
+    config: str  # hash: generation, fence, document
+    history: str  # hash: generation -> document
+    engine: str  # hash: checkpoint, last (proposal id), mode
+    audit: str  # stream, never trimmed before it is archived
+    archive: str  # hash: how far the audit is archived: id, head (of the chain), count
+    recent: str  # stream, capped: the audit and all else that happened lately
+    digests: str  # stream, capped
+    commands: str  # stream, capped
+    answers: str  # hash: command id -> what became of it
+    acks: str  # hash: worker -> when it was seen, and under which configuration
+    switch: str  # hash: frozen; read by the workers themselves
 
 
 def partition_of(asset: bytes, partitions: int) -> int:

@@ -40,7 +40,14 @@ class EventClass(enum.Enum):
 
 _CLASSES = {event_type: EventClass.CRITICAL for event_type in EventType}
 _CLASSES |= dict.fromkeys(
-    (EventType.ROLLBACK, EventType.ABORT, EventType.SAFE_MODE_ENTERED, EventType.SAFE_MODE_EXITED, EventType.COMMAND),
+    (
+        EventType.ROLLBACK,
+        EventType.ABORT,
+        EventType.SAFE_MODE_ENTERED,
+        EventType.SAFE_MODE_EXITED,
+        EventType.COMMAND,
+        EventType.LEADER_CHANGED,
+    ),
     EventClass.SAFE,
 )
 _CLASSES |= dict.fromkeys(
@@ -88,6 +95,10 @@ class AuditEvent(NamedTuple):
     actor: str = ""
     cause: str = ""
 
+    @property
+    def event_class(self) -> EventClass:
+        return _CLASSES[self.event_type]
+
     def encode(self) -> bytes:
         """The event as canonical JSON: equal events, equal bytes."""
         body = self._asdict() | {"event_type": self.event_type.value, "details": json.loads(self.details)}
@@ -101,6 +112,7 @@ class AuditQueue:
         require(capacity >= 1, "capacity", "at least 1", capacity)
         self.capacity = capacity
         self.mark = -(-4 * capacity // 5)  # 80 per cent, rounded up.
+        self.outside = 0  # Events taken out that still need their place, in a stream that has not been archived.
         self.drops: Counter[EventClass] = Counter()
         self.next_seq = next_seq
         self._lock = threading.Lock()
@@ -118,11 +130,15 @@ class AuditQueue:
 
     @property
     def below_mark(self) -> bool:
-        return len(self._critical) < self.mark
+        return self._occupied < self.mark
+
+    @property
+    def _occupied(self) -> int:
+        return len(self._critical) + self.outside
 
     def has_room(self) -> bool:
         """Says whether a critical event fits; counts a drop if it does not, since its change cannot happen."""
-        if len(self._critical) < self.capacity:
+        if self._occupied < self.capacity:
             return True
         self.drops[EventClass.CRITICAL] += 1
         return False
@@ -158,6 +174,6 @@ class AuditQueue:
     def _queue_for(self, kind: EventClass) -> deque[tuple[int, AuditEvent]] | None:
         if kind is EventClass.DIAGNOSTIC:
             return self._diagnostic if len(self._diagnostic) < self.capacity else None
-        if len(self._critical) < self.capacity:
+        if self._occupied < self.capacity:
             return self._critical
         return self._reserve if kind is EventClass.SAFE and len(self._reserve) < RESERVE else None

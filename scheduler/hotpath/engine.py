@@ -123,27 +123,35 @@ class AdaptiveEngine:
         self.proposer.accepted(proposal, now_us)
         return receipt
 
-    # Operators.
+    # Operators. Whatever else is to be known of a command goes to the audit with it.
 
     def set_baseline(self, now_us: int, actor: str = "operator", cause: str = "") -> ConfigSnapshot:
         baseline = self.executor.set_baseline(now_us, actor, cause)
         self.watch.start_anew()
         return baseline
 
-    def rollback(self, now_us: int, actor: str = "operator", cause: str = "") -> RollbackReceipt:
-        receipt = self.executor.rollback(now_us, actor, cause)
+    def rollback(
+        self, now_us: int, actor: str = "operator", cause: str = "", target: ConfigSnapshot | None = None
+    ) -> RollbackReceipt:
+        receipt = self.executor.rollback(now_us, actor, cause, target)
         self._follow_breaks()
         return receipt
 
-    def pause(self, now_us: int, actor: str, cause: str) -> None:
+    def abort(self, now_us: int, actor: str, cause: str) -> None:
+        """Ends a probe and throws away what was half measured; the iteration stays."""
+        self._advance(now_us)
+        self.executor.abort(now_us, cause, actor)
+        self._follow_breaks()
+
+    def pause(self, now_us: int, actor: str, cause: str, **details) -> None:
         """Ends a probe and makes no new ones; pausing again changes nothing."""
         self._advance(now_us)
         if self.executor.paused_us is None:
             self.executor.abort(now_us, "pause", actor)
             self.executor.paused_us = now_us
-            self._command("pause", now_us, actor, cause)
+            self._command("pause", now_us, actor, cause, **details)
 
-    def resume(self, now_us: int, actor: str, cause: str) -> None:
+    def resume(self, now_us: int, actor: str, cause: str, **details) -> None:
         """Goes on; after a long pause the reference objective is learned again."""
         self._advance(now_us)
         executor = self.executor
@@ -154,20 +162,22 @@ class AdaptiveEngine:
         if now_us - executor.paused_us > RELEARN_AFTER_PAUSE_US:
             executor.control_safety.regression.forget()
         executor.paused_us = None
-        self._command("resume", now_us, actor, cause)
+        self._command("resume", now_us, actor, cause, **details)
 
-    def pin(self, index: int, value: float, now_us: int, actor: str, cause: str, *, jump: bool = False) -> None:
+    def pin(
+        self, index: int, value: float, now_us: int, actor: str, cause: str, *, jump: bool = False, **details
+    ) -> None:
         """Fixes a knob at a coordinate, for the baseline too; rollbacks do not undo it."""
         self._advance(now_us)
         self.executor.pin(index, value, now_us, jump=jump)
-        self._command("pin", now_us, actor, cause, index=index, value=value, jump=jump)
+        self._command("pin", now_us, actor, cause, index=index, value=value, jump=jump, **details)
 
-    def unpin(self, index: int, now_us: int, actor: str, cause: str) -> None:
+    def unpin(self, index: int, now_us: int, actor: str, cause: str, **details) -> None:
         """Tunes a knob again, from where it is."""
         self._advance(now_us)
         if self.executor.pins.pop(index, None) is not None:
             self.executor.abort(now_us, "unpin", actor)
-            self._command("unpin", now_us, actor, cause, index=index)
+            self._command("unpin", now_us, actor, cause, index=index, **details)
 
     def enter_safe_mode(self, now_us: int, actor: str, cause: str, condition: ExitCondition | None = None) -> None:
         """Stops tuning on an operator's word, by default until reset_safe_mode."""

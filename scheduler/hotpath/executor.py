@@ -82,7 +82,7 @@ class SafetyExecutor:
         self.config = config
         self.guardrails = guardrails or Guardrails()
         self.rollback_policy = rollback_policy or RollbackPolicy()
-        self.audit_queue = audit_queue or AuditQueue()
+        self.audit_queue = AuditQueue() if audit_queue is None else audit_queue  # an empty one is false
         self.run_id = run_id
         self.centre: Vec = config.snapshot().params
         self.bounds, self.max_deltas = _envelope(self.centre, self.guardrails, registry)
@@ -144,22 +144,29 @@ class SafetyExecutor:
         self.record(EventType.BASELINE_SET, now_us, actor=actor, cause=cause, details={"params": self.centre})
         return self.baseline
 
-    def rollback(self, now_us: int, actor: str = "operator", cause: str = "") -> RollbackReceipt:
-        """Returns to the baseline on an operator's word: never refused while there is one, never counted."""
+    def rollback(
+        self, now_us: int, actor: str = "operator", cause: str = "", target: ConfigSnapshot | None = None
+    ) -> RollbackReceipt:
+        """Returns to the baseline, or to a vector of old, on an operator's word: never refused, never counted."""
         self.tick(now_us)
-        return self._return_to_baseline(now_us, actor, cause, {})
+        if target is not None:
+            check_shape(target.params, len(self.centre))
+            params = tuple(self.pins.get(index, value) for index, value in enumerate(target.params))
+            target = ConfigSnapshot(clamp(params, self.bounds), target.generation)
+        return self._return_to(target or self.baseline, now_us, actor, cause, {})
 
     def roll_back_automatically(self, now_us: int, cause: str, evidence: dict) -> RollbackReceipt:
         """Returns to the baseline and counts it; the one too many in an hour also latches until an operator looks."""
         tripped = self.breaker.trips(now_us)
-        receipt = self._return_to_baseline(now_us, "engine", cause, {**evidence, "breaker_tripped": tripped}, tripped)
+        evidence = {**evidence, "breaker_tripped": tripped}
+        receipt = self._return_to(self.baseline, now_us, "engine", cause, evidence, tripped)
         if tripped:
             self.enter_safe_mode(now_us, SafeModeReason.REPEATED_VIOLATIONS, ManualReset(), cause="too many rollbacks")
         return receipt
 
     def freeze_at_baseline(self, now_us: int, cause: str, evidence: dict) -> None:
         """Returns to the baseline without counting it, and stops for a while: even the baseline was worse."""
-        self._return_to_baseline(now_us, "engine", cause, evidence)
+        self._return_to(self.baseline, now_us, "engine", cause, evidence)
         timer = Timer(self.guardrails.cooldown_after_flip_us)
         self.enter_safe_mode(now_us, SafeModeReason.OBJECTIVE_REGRESSION, timer, cause=cause)
 
@@ -323,18 +330,24 @@ class SafetyExecutor:
             if self.defects >= DEFECTS_MAX:
                 self.enter_safe_mode(now_us, SafeModeReason.REPEATED_VIOLATIONS, ManualReset(), cause=violation.kind)
 
-    def _return_to_baseline(
-        self, now_us: int, actor: str, cause: str, evidence: dict, tripped: bool = False
+    def _return_to(
+        self,
+        target: ConfigSnapshot | None,
+        now_us: int,
+        actor: str,
+        cause: str,
+        evidence: dict,
+        tripped: bool = False,
     ) -> RollbackReceipt:
-        if self.baseline is None:
+        if target is None:
             raise NoBaseline(remedy="set_baseline")
         base = self.config.generation
         self.breaks += 1
-        self.centre = self.baseline.params
+        self.centre = target.params
         self._publish(self.centre, "centre", now_us)
         self.control_safety.clear_path(self.centre)
         self.rolled_back_us = now_us
-        reverted_to = self.baseline.generation
+        reverted_to = target.generation
         details = {"reverted_to_generation": reverted_to, "params": self.centre, **evidence}
         self.record(EventType.ROLLBACK, now_us, actor=actor, cause=cause, base=base, details=details)
         return RollbackReceipt(self.config.generation, reverted_to, cause, actor, tripped)

@@ -69,6 +69,13 @@ class Observer:
             window_factor=max(1.0, (2 * sigma / scale) ** 2),
         )
 
+    def checkpoint(self) -> dict:
+        return {"window": self._window, "count": self._count, "mean": self._mean, "squares": self._squares}
+
+    def restore(self, state: dict) -> None:
+        self._window = list(state["window"])
+        self._count, self._mean, self._squares = state["count"], state["mean"], state["squares"]
+
     def _close(self, value: float) -> None:
         """Adds one window to mean and scatter, without keeping it (Welford)."""
         self._count += 1

@@ -1,0 +1,193 @@
+"""What an operator may ask of the tuner: each order has an id, an actor and a reason, is done once, and is audited.
+
+Whoever leads does it; what is refused leaves everything as it was, and says why in one line.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from scheduler.errors import SchedulerError
+from scheduler.hotpath import ConfigSnapshot, EventType, Violation
+from scheduler.hotpath.errors import InSafeMode, NoBaseline, ProbeActive
+from worker.hotpath.knobs import REGISTRY
+from worker.hotpath.term import Term
+
+ID_BYTES_MAX, TEXT_MAX = 64, 500
+TOLD_BY_ENGINE = ("pause", "resume", "pin", "unpin")
+
+
+class RefusedOrder(Exception):
+    """Why an order cannot be followed."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One order; `expect` is the generation at which it makes sense, None for any."""
+
+    id: str
+    name: str
+    actor: str
+    reason: str
+    expect: int | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+
+def decode(encoded: bytes) -> Order:
+    """Reads an order; raises RefusedOrder for what no command can have sent."""
+    try:
+        order = Order(**json.loads(encoded))
+        texts = (order.id, order.name, order.actor, order.reason)
+        good = all(isinstance(text, str) and 0 < len(text) <= TEXT_MAX for text in texts)
+        good &= len(order.id) <= ID_BYTES_MAX and order.name in ORDERS and isinstance(order.args, dict)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise RefusedOrder(f"it cannot be read: {error}") from None
+    if not good:
+        raise RefusedOrder("an id, a known name, an actor and a reason are needed")
+    return order
+
+
+def follow(term: Term, order: Order) -> dict[str, Any]:
+    """Follows an order and gives the answer, which says what is true now or why nothing changed."""
+    now_us = term.now_us()
+    generation = term.engine.snapshot().generation
+    queue = term.engine.executor.audit_queue
+    seq = queue.next_seq
+    try:
+        if order.expect is not None and order.expect != generation:
+            raise RefusedOrder(f"the generation is {generation}, not {order.expect}: look again")
+        told = ORDERS[order.name](term, order, now_us)
+    except (RefusedOrder, SchedulerError) as refused:
+        why = _plain(refused)
+        details = {"command": order.name, "command_id": order.id, "refused": why}
+        _audit(term, order, now_us, details)
+        return {"ok": False, "told": why, "generation": term.engine.snapshot().generation}
+    if order.name not in TOLD_BY_ENGINE or queue.next_seq == seq:  # the engine says nothing where nothing changed
+        _audit(term, order, now_us, {"command": order.name, "command_id": order.id, **order.args})
+    return {"ok": True, "told": told, "generation": term.engine.snapshot().generation}
+
+
+def _pause(term: Term, order: Order, now_us: int) -> str:
+    term.engine.pause(now_us, order.actor, order.reason, command_id=order.id)
+    return "paused: no more probes; rollback and pin still work"
+
+
+def _resume(term: Term, order: Order, now_us: int) -> str:
+    if term.frozen:
+        raise RefusedOrder("the fleet is frozen: predictor hotpath freeze --off")
+    term.engine.resume(now_us, order.actor, order.reason, command_id=order.id)
+    return "observing: turn tuning on with predictor hotpath dry-run off" if term.observing else "running"
+
+
+def _rollback(term: Term, order: Order, now_us: int) -> str:
+    target = order.args.get("centre")
+    if target is None:
+        receipt = term.engine.rollback(now_us, order.actor, order.reason)
+    else:
+        vec = REGISTRY.to_vec(target)
+        snapshot = ConfigSnapshot(vec, int(order.args["to"]))
+        receipt = term.engine.rollback(now_us, order.actor, order.reason, snapshot)
+    return f"generation {receipt.new_generation} has the values of generation {receipt.reverted_to_generation}"
+
+
+def _set_baseline(term: Term, order: Order, now_us: int) -> str:
+    baseline = term.engine.set_baseline(now_us, order.actor, order.reason)
+    return f"rollbacks return to generation {baseline.generation}"
+
+
+def _pin(term: Term, order: Order, now_us: int) -> str:
+    index, value = _knob(order)
+    knob = REGISTRY.knobs[index]
+    if not knob.lo <= value <= knob.hi:
+        raise RefusedOrder(f"{knob.name} must be in {knob.lo:g} to {knob.hi:g} {knob.unit}, got {value:g}")
+    jump = bool(order.args.get("jump"))
+    unit = knob.to_unit(value)
+    term.engine.pin(index, unit, now_us, order.actor, order.reason, jump=jump, command_id=order.id, knob=knob.name)
+    return f"{knob.name} is pinned to {value:g} {knob.unit}" + ("" if jump else ", reached in allowed steps")
+
+
+def _unpin(term: Term, order: Order, now_us: int) -> str:
+    index, _ = _knob(order)
+    if index not in term.engine.executor.pins:
+        return f"{REGISTRY.names[index]} was not pinned"
+    term.engine.unpin(index, now_us, order.actor, order.reason, command_id=order.id, knob=REGISTRY.names[index])
+    return f"{REGISTRY.names[index]} is tuned again, from where it is"
+
+
+def _dry_run_on(term: Term, order: Order, now_us: int) -> str:
+    term.engine.abort(now_us, order.actor, order.reason)
+    term.observe_only(now_us)
+    return "observing: nothing is changed"
+
+
+def _dry_run_off(term: Term, order: Order, now_us: int) -> str:
+    if not term.observing:
+        return "tuning was on already"
+    assert term.rehearsal is not None
+    gains = term.rehearsal.gains()
+    if gains is None:
+        raise RefusedOrder("the dry run has not measured enough yet: see predictor hotpath status")
+    references = term.rehearsal.references()
+    if term.engine.executor.baseline is None:
+        term.engine.set_baseline(now_us, order.actor, order.reason)
+    term.begin_tuning(gains, references)
+    return f"tuning is on: probes of {gains.perturbation_scale:.4g} of a range, gain {gains.learning_rate:.4g}"
+
+
+def _reset_safe_mode(term: Term, order: Order, now_us: int) -> str:
+    latch = term.engine.executor.safe_mode
+    if latch is None:
+        return "safe mode was not on"
+    term.engine.reset_safe_mode(now_us, order.actor, order.reason)
+    return f"left safe mode ({latch.reason.value})"
+
+
+def _freeze(term: Term, order: Order, now_us: int) -> str:
+    """The workers have seen the switch by themselves; here the probe ends and the audit tells of it."""
+    term.frozen = bool(order.args.get("on", True))
+    term.engine.abort(now_us, order.actor, order.reason)
+    return "frozen: workers run with their own settings" if term.frozen else "workers follow again"
+
+
+ORDERS: dict[str, Callable[[Term, Order, int], str]] = {
+    "pause": _pause,
+    "resume": _resume,
+    "rollback": _rollback,
+    "set-baseline": _set_baseline,
+    "pin": _pin,
+    "unpin": _unpin,
+    "dry-run-on": _dry_run_on,
+    "dry-run-off": _dry_run_off,
+    "reset-safe-mode": _reset_safe_mode,
+    "freeze": _freeze,
+}
+
+
+def _knob(order: Order) -> tuple[int, float]:
+    name, value = order.args.get("knob"), order.args.get("value", 0.0)
+    if name not in REGISTRY.names:
+        raise RefusedOrder(f"there is no knob {name!r}: {', '.join(REGISTRY.names)}")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise RefusedOrder(f"{value!r} is no number")
+    return REGISTRY.get_id(name), float(value)
+
+
+def _audit(term: Term, order: Order, now_us: int, details: dict[str, Any]) -> None:
+    term.engine.executor.record(
+        EventType.COMMAND, now_us, actor=order.actor, cause=order.reason, details=details
+    )
+
+
+def _plain(refused: Exception) -> str:
+    """A refusal in words that name the remedy."""
+    if isinstance(refused, NoBaseline):
+        return "there is no baseline: predictor hotpath set-baseline"
+    if isinstance(refused, ProbeActive):
+        return "a probe is under way: try again when it is over, or pause first"
+    if isinstance(refused, InSafeMode):
+        return f"safe mode holds ({refused.details['reason']}): predictor hotpath reset-safe-mode"
+    return str(refused) if not isinstance(refused, Violation) else f"refused: {refused}"
