@@ -278,11 +278,12 @@ class Arena:
         await until(moved, "a commit in every partition")
 
     async def idle(self) -> None:
-        """Waits until nothing is left to do."""
+        """Waits until nothing is left to do, and the states are stored."""
 
         async def drained() -> bool:
             self.check_alive()
-            return not any(probe.backlog for probe in await self.probes())
+            probes = await self.probes()
+            return not any(probe.backlog or probe.state_cursor != probe.cursor for probe in probes)
 
         await until(drained, "an empty backlog")
 

@@ -23,6 +23,7 @@ from loadtests.arena import Arena, Failed, Fault, History, Member, Shape, until
 from loadtests.judge import Reference
 from loadtests.proxy import Proxy
 from state_store import StateStoreError, StoreFull, find_server
+from state_store.contract import id_order
 from state_store.logs import Looking
 from state_store.server import _packaged as packaged_server
 from worker.settings import load
@@ -163,7 +164,8 @@ async def check_consistent(arena: Arena) -> None:
             "return {kept[1] or '0-0', kept[2] or '0-0', last and last[1] or '0-0'}"
         )
         found = await arena.ask("EVAL", script, "2", f"{keys}:control", f"{keys}:predictions")
-        if len(set(found)) != 1:
+        cursor, states, last = found
+        if cursor != last or id_order(states) > id_order(cursor):
             raise Failed(f"partition {partition} is torn: cursor, state cursor and last prediction are {found}")
 
 

@@ -25,6 +25,7 @@ from predictor_core import Program, encode_payloads, encode_records
 from state_store.keys import Keys, PartitionKeys
 from state_store.wire import encode
 from worker.device import Answer, Work, _distinct
+from worker.garbage import spare_the_collector
 from worker.metrics import Metrics
 from worker.rows import RowTable
 from worker.service import Worker, join
@@ -42,12 +43,12 @@ class IdentityDevice:
         self.table = RowTable(program.cold(1)[0], settings.worker.rows_kept)
         self.depths = depths(settings.config())
         self.result = np.zeros(1, program.result_dtype)
-        self.payload = encode_payloads(self.result, self.depths[-1], program.fingerprint)
+        self.payload = encode_payloads(self.result, self.depths[-1], program.made_by())
         self.record = encode_records(program.cold(1), program.layout_fingerprint)
         self.program = SimpleNamespace(
             config=program.config,
             layout_fingerprint=program.layout_fingerprint,
-            fingerprint=program.fingerprint,
+            made_by=program.made_by,
             payload_bytes=program.payload_bytes,
             record_bytes=program.record_bytes,
         )
@@ -55,6 +56,9 @@ class IdentityDevice:
 
     async def run(self, work: Work) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
+
+    async def records(self, slots: np.ndarray) -> np.ndarray:
+        return self._records(slots)
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -67,9 +71,12 @@ class IdentityDevice:
             np.repeat(self.result, len(row_of)),
             np.repeat(self.payload, len(row_of)),
             slots,
-            [np.repeat(self.record, len(part), 0) for part in slots],
+            [self._records(part) for part in work.written],
             1,
         )
+
+    def _records(self, slots: np.ndarray) -> np.ndarray:
+        return np.repeat(self.record, len(slots), 0)
 
 
 async def serve_identity(settings: Settings) -> None:
@@ -80,6 +87,7 @@ async def serve_identity(settings: Settings) -> None:
     try:
         partitions = await join(store, device.program, None)  # type: ignore[arg-type]
         pipeline = make_pipeline(settings, store, device, metrics)  # type: ignore[arg-type]
+        spare_the_collector()
         await Worker(store, pipeline, settings, metrics, partitions).run(stop)
     finally:
         await store.close()
@@ -87,7 +95,7 @@ async def serve_identity(settings: Settings) -> None:
 
 
 class EncodedClient:
-    """Reads ticks partition after partition; has one ready commit for each."""
+    """Reads ticks partition after partition; has ready commits for each, one with states and one without."""
 
     def __init__(self, path: str, settings: Settings, partitions: int) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -98,16 +106,19 @@ class EncodedClient:
         payload, record = device.payload.tobytes(), device.record.tobytes()
         self.size = settings.worker.commit_bytes_max // (len(record) + 2 * len(payload) + 256)
         self._keys = [Keys().of(partition) for partition in range(partitions)]
-        self._commits = [_commit(keys, self.size, payload, record) for keys in self._keys]
+        whole = [_commit(keys, self.size, payload, record) for keys in self._keys]
+        bare = [_commit(keys, self.size, payload, b"") for keys in self._keys]
+        self._rounds = [whole] + [bare] * (settings.worker.state_every - 1)
         self._cursors = [b"0-0"] * partitions
 
     def serve(self, stopped: list[int]) -> None:
-        for partition in cycle(range(len(self._keys))):
-            if stopped:
-                return
-            self._turn(partition)
+        for commits in cycle(self._rounds):
+            for partition, commit in enumerate(commits):
+                if stopped:
+                    return
+                self._turn(partition, commit)
 
-    def _turn(self, partition: int) -> None:
+    def _turn(self, partition: int, commit: tuple[bytes, int]) -> None:
         key, cursor = self._keys[partition].ticks, self._cursors[partition]
         words = ("XREAD", "COUNT", str(self.size), "STREAMS", key, cursor)
         reply = self._ask(encode(*words), 1)[0]
@@ -115,8 +126,7 @@ class EncodedClient:
         if len(entries) < self.size:
             return
         self._cursors[partition] = entries[-1][0]
-        commit, replies = self._commits[partition]
-        self._ask(commit, replies)
+        self._ask(*commit)
 
     def _ask(self, request: bytes, count: int) -> list:
         self._socket.sendall(request)
@@ -136,7 +146,8 @@ def _commit(keys: PartitionKeys, size: int, payload: bytes, record: bytes) -> tu
     commands = [encode("MULTI")]
     commands += [encode("XADD", keys.predictions, "*", "a", name, "t", time, "p", payload) for name in names]
     commands.append(encode("HSET", keys.latest, *chain(*((name, id_bytes + payload) for name in names))))
-    commands.append(encode("HSET", keys.states, *chain(*((name, record) for name in names))))
+    if record:
+        commands.append(encode("HSET", keys.states, *chain(*((name, record) for name in names))))
     commands.append(encode("HINCRBY", keys.control, "applied", str(size)))
     commands.append(encode("XTRIM", keys.predictions, "MAXLEN", "~", "10000"))
     commands += [encode("TIME"), encode("EXEC")]

@@ -17,11 +17,14 @@ from loadtests.results import about
 from loadtests.rig import ENCODED, IDENTITY, PRODUCT, Rig, Shape
 from loadtests.statistics import medians, ratio
 
+EVERY_TIME = (("USP_WORKER__STATE_EVERY", "1"),)
 VARIANTS = {
     "product": Shape(PRODUCT),
     "identity": Shape(IDENTITY),
     "encoded": Shape(ENCODED),
+    "product, states every time": Shape(PRODUCT, settings=EVERY_TIME),
     "product, no AOF": Shape(PRODUCT, aof=False),
+    "product, no AOF, states every time": Shape(PRODUCT, aof=False, settings=EVERY_TIME),
     "identity, no AOF": Shape(IDENTITY, aof=False),
     "encoded, no AOF": Shape(ENCODED, aof=False),
     "product, 2 workers": Shape(PRODUCT, workers=2),
@@ -45,7 +48,9 @@ class Plan:
     settings: tuple[tuple[str, str], ...] = ()  # of the workers, as environment variables
 
     def shape(self, variant: str) -> Shape:
-        return replace(VARIANTS[variant], assets=self.assets, partitions=self.partitions, settings=self.settings)
+        shape = VARIANTS[variant]
+        settings = (*self.settings, *shape.settings)
+        return replace(shape, assets=self.assets, partitions=self.partitions, settings=settings)
 
 
 def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -83,6 +88,10 @@ def _ratios(full: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
     ratios = {
         "throughput: product / identity": throughput("product", "identity"),
         "throughput: product / encoded": throughput("product", "encoded"),
+        "throughput: states at times / every time": throughput("product", "product, states every time"),
+        "throughput: states at times / every time, no AOF": throughput(
+            "product, no AOF", "product, no AOF, states every time"
+        ),
         "throughput: AOF off / on": throughput("product, no AOF", "product"),
         "throughput: 2 workers / 1": throughput("product, 2 workers", "product"),
         "throughput: 2 workers / 1, no AOF": throughput("product, 2 workers, no AOF", "product, no AOF"),

@@ -28,6 +28,7 @@ class BatchLimits:
     row_bytes: int = 8_192  # and what the state of one asset adds.
     buffered_max: int = 65_536  # Ticks read and not yet taken, all partitions together.
     read_max: int = 4_096  # Ticks of one read.
+    read_below: int = 1_024  # With more than this at hand the next read waits, so that it brings many.
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -51,6 +52,8 @@ class Backlog:
 
 def room(buffered: int, limits: BatchLimits) -> int:
     """Says how many ticks the next read may bring; 0 means do not read."""
+    if buffered >= limits.read_below:
+        return 0
     return max(0, min(limits.read_max, limits.buffered_max - buffered))
 
 

@@ -9,6 +9,7 @@ and its ["states" | "latest", number, [asset, value, ...]], and ["end", arrays b
 A partition's states, newest predictions and cursor are those of one moment; partitions are taken one after the other.
 """
 
+import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from typing import Any
 import msgpack
 
 from state_store.contract import START, Meta
-from state_store.errors import BadBackup
+from state_store.errors import BackupRefused, BadBackup
 from state_store.logs import Logs
 
 MAGIC, FORMAT = "USPB", 1
@@ -31,6 +32,7 @@ PAIRS_AT_ONCE = 512
 ARRAY_BYTES_MAX = 256 << 20
 BLOCK = 1 << 20
 PAIRED = ("states", "latest")
+CAUGHT_UP_S, PAUSE_S = 30.0, 0.002
 NOT_ONE = "it is not a backup of a fleet"
 
 
@@ -77,16 +79,23 @@ async def write_backup(logs: Logs, meta: Meta, path: Path, partitions: list[int]
 
 
 async def _take(logs: Logs, partition: int) -> tuple[Moment, dict[str, list[bytes]]]:
+    """Waits for a moment at which the stored states are those of the cursor; a worker makes one every few commits."""
     keys = logs.keys.of(partition)
-    control, states, latest = await logs.looking.together(
-        ("HMGET", keys.control, "cursor", "state_cursor", "applied"),
-        ("HGETALL", keys.states),
-        ("HGETALL", keys.latest),
+    asked = ("HMGET", keys.control, "cursor", "state_cursor", "applied")
+    for _ in range(int(CAUGHT_UP_S / PAUSE_S)):
+        cursor, state_cursor, _ = await logs.looking.ask(*asked)
+        if cursor == (state_cursor or cursor):
+            told = await logs.looking.together(asked, ("HGETALL", keys.states), ("HGETALL", keys.latest))
+            (cursor, state_cursor, applied), states, latest = told
+            if cursor == (state_cursor or cursor):
+                counts = int(applied or 0), len(states) // 2, len(latest) // 2
+                moment = Moment(partition, cursor or START, cursor or START, *counts)
+                return moment, {"states": states, "latest": latest}
+        await asyncio.sleep(PAUSE_S)
+    raise BackupRefused(
+        f"Partition {partition}: its stored states stay behind its cursor, so nobody works on it. Start a worker, "
+        "which catches up at once, and export again."
     )
-    cursor, state_cursor, applied = control
-    cursor = cursor or START
-    moment = Moment(partition, cursor, state_cursor or cursor, int(applied or 0), len(states) // 2, len(latest) // 2)
-    return moment, {"states": states, "latest": latest}
 
 
 def _control(moment: Moment) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 SCHEMA = 1
 START = b"0-0"  # The cursor before the first tick.
 PAYLOAD_BYTES_MAX = 16_384
+CONFIG_GENERATIONS_MAX = 32  # Kept; predictions made with older ones cannot be derived again.
 
 
 class Outcome(Enum):
@@ -176,6 +177,7 @@ class Probe:
     attempts: int
     oldest_ms: int  # Age of the oldest unread tick by the server's clock, 0 when there is none.
     seal: str = ""
+    state_cursor: bytes = START  # The last tick that the stored states reflect.
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,10 @@ class StateStore(Protocol):
         """Loads state records, None for an asset never seen."""
         ...
 
+    async def predictions(self, partition: int, after: bytes, until: bytes) -> dict[bytes, bytes]:
+        """Loads the predictions that exist after one id and up to another: id -> payload."""
+        ...
+
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         """Moves states, predictions, dead letters and cursor together, or nothing.
 
@@ -268,6 +274,10 @@ class StateStore(Protocol):
 
     async def read_config(self) -> ConfigGeneration:
         """Reads the newest shared configuration; generation 0 is empty."""
+        ...
+
+    async def config_history(self) -> list[ConfigGeneration]:
+        """Reads the generations that are kept, the oldest first."""
         ...
 
     async def publish_config(self, known: int, values: Mapping[str, Any]) -> int | None:

@@ -9,16 +9,15 @@ import redis.exceptions
 from redis.asyncio import Redis
 
 from state_store.client import CONTROL_CONNECTIONS_MAX
-from state_store.contract import ConfigGeneration, Meta, Probe, WorkerInfo
+from state_store.contract import CONFIG_GENERATIONS_MAX, ConfigGeneration, Meta, Probe, WorkerInfo
 from state_store.errors import FleetMissing, WrongServer
-from state_store.keys import Keys
+from state_store.keys import Keys, PartitionKeys
 from state_store.lease import lease_words
 from state_store.meta import compare_meta, decode_meta, encode_meta
 from state_store.refusals import control_error
 from state_store.room import PASS_WHEN_FULL_LUA
 
 WORKER_FORGOTTEN_MS = 600_000
-CONFIG_GENERATIONS_MAX = 32
 AUDIT_EVENTS_MAX = 100_000
 OLDEST_SERVER = (6, 2)
 
@@ -69,7 +68,7 @@ local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local stream, info = {}, redis.pcall('XINFO', 'STREAM', KEYS[1])
 if not info.err then for i = 1, #info, 2 do stream[info[i]] = info[i + 1] end end
 local c = redis.call('HMGET', KEYS[2],
-  'applied', 'cursor', 'trimmed', 'epoch', 'owner', 'until', 'attempts', 'seal', 'nonce')
+  'applied', 'cursor', 'trimmed', 'epoch', 'owner', 'until', 'attempts', 'seal', 'nonce', 'state_cursor')
 local applied, cursor, trimmed = tonumber(c[1] or '0'), c[2] or '0-0', tonumber(c[3] or '0')
 local length, last = stream['length'] or 0, stream['last-generated-id'] or '0-0'
 local backlog, oldest, left = backlog_of(length, last, cursor, applied, trimmed), 0, 0
@@ -78,7 +77,8 @@ if unread then oldest = now - tonumber(string.match(unread[1], '^%d+')) else bac
 if c[9] and c[9] ~= '' then left = tonumber(c[6] or '0') - now end
 local first = stream['first-entry'] and stream['first-entry'][1] or ''
 return {stream['entries-added'] or applied + backlog, length, applied, trimmed, backlog, cursor, first, last,
-        c[5] or '', tonumber(c[4] or '0'), math.max(left, 0), tonumber(c[7] or '0'), math.max(oldest, 0), c[8] or ''}
+        c[5] or '', tonumber(c[4] or '0'), math.max(left, 0), tonumber(c[7] or '0'), math.max(oldest, 0), c[8] or '',
+        c[10] or cursor}
 """
 )
 
@@ -129,15 +129,15 @@ class FleetControl:
             raise WrongServer(f"{self.where} is version {found}: the fleet needs Redis 6.2 or Valkey 7.2.")
         self._fit = True
 
-    async def lease(self, op: str, control: bytes, worker: str, nonce: bytes = b"", ttl_ms: int = 0) -> list:
+    async def lease(self, op: str, keys: PartitionKeys, worker: str, nonce: bytes = b"", ttl_ms: int = 0) -> list:
         """Runs the lease script for somebody who holds no connection of that partition."""
-        return await self._call(*lease_words(op, control, worker, nonce, 0, ttl_ms))
+        return await self._call(*lease_words(op, keys, worker, nonce, 0, ttl_ms))
 
     async def probe(self, partition: int) -> Probe:
         """Looks at one partition."""
         keys = self.keys.of(partition)
         reply = await self._call("EVAL", _PROBE_LUA, 2, keys.ticks, keys.control)
-        (*counts, cursor, first_id, last_id, owner, epoch, left_ms, attempts, oldest_ms, seal) = reply
+        (*counts, cursor, first_id, last_id, owner, epoch, left_ms, attempts, oldest_ms, seal, state_cursor) = reply
         added, length, applied, trimmed, backlog = counts
         return Probe(
             partition=partition,
@@ -155,6 +155,7 @@ class FleetControl:
             attempts=attempts,
             oldest_ms=oldest_ms,
             seal=seal.decode(errors="replace"),
+            state_cursor=state_cursor,
         )
 
     async def register_worker(self, name: str, info: Mapping[str, Any]) -> None:
@@ -178,6 +179,12 @@ class FleetControl:
         number = int(await self._call("HGET", self.keys.config, "generation") or 0)
         values = await self._call("HGET", self.keys.config, str(number)) if number else b"{}"
         return ConfigGeneration(number, json.loads(values))
+
+    async def config_history(self) -> list[ConfigGeneration]:
+        """Reads the generations that are kept, the oldest first."""
+        kept = await self._call("HGETALL", self.keys.config)
+        numbers = sorted(int(name) for name in kept if name != b"generation")
+        return [ConfigGeneration(number, json.loads(kept[b"%d" % number])) for number in numbers]
 
     async def publish_config(self, known: int, values: Mapping[str, Any]) -> int | None:
         """Publishes the generation after a known one; None if somebody else has done so."""

@@ -2,14 +2,16 @@
 
 Epoch and nonce give safety: whoever commits must hold both. The time only says when another may take over, so an
 expired lease that nobody took still commits. The nonce is new with every acquisition, since after a failover an epoch
-may be issued twice; it also makes a repeated acquire harmless.
+may be issued twice; it also makes a repeated acquire harmless. Acquisitions count as attempts while ticks wait: what
+ends its holders again and again is one of them.
 """
 
 from state_store.contract import START, Control, Held, Lease
 from state_store.errors import PartitionSealed
+from state_store.keys import PartitionKeys
 from state_store.room import PASS_WHEN_FULL_LUA
 
-# KEYS: control                     ARGV: op worker nonce epoch ttl_ms
+# KEYS: control ticks               ARGV: op worker nonce epoch ttl_ms
 # reply: code now_ms left_ms owner, then the fields of `CONTROL_FIELDS`, then attempts
 LEASE_LUA = (
     """
@@ -19,6 +21,13 @@ local op, worker, nonce, epoch, ttl = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumb
 local function get(name, default) return redis.call('HGET', KEYS[1], name) or default end
 local function set(...) redis.call('HSET', KEYS[1], ...) end
 local function until_then() return string.format('%.0f', now + ttl) end
+local function waiting()
+  local info = redis.pcall('XINFO', 'STREAM', KEYS[2])
+  for i = 1, info.err and 0 or #info, 2 do
+    if info[i] == 'last-generated-id' then return info[i + 1] ~= get('cursor', '0-0') end
+  end
+  return false
+end
 local function reply(code)
   local left = get('nonce', '') ~= '' and tonumber(get('until', '0')) - now or 0
   local fields = redis.call('HMGET', KEYS[1],
@@ -34,8 +43,9 @@ if op == 'acquire' then
   if get('seal', '') ~= '' then return reply('SEALED') end
   if held == nonce then return reply('OK') end
   if not expired then return reply('HELD') end
+  local attempts = waiting() and tonumber(get('attempts', '0')) or 0
   set('epoch', string.format('%.0f', tonumber(get('epoch', '0')) + 1), 'nonce', nonce, 'owner', worker,
-      'until', until_then(), 'attempts', tonumber(get('attempts', '0')) + 1, 'wanted', '')
+      'until', until_then(), 'attempts', attempts + 1, 'wanted', '')
   return reply('OK')
 end
 if op == 'want' then
@@ -53,9 +63,11 @@ return reply('OK')
 CONTROL_FIELDS = (b"epoch", b"nonce", b"cursor", b"applied", b"wanted", b"seal", b"state_cursor", b"marks")
 
 
-def lease_words(op: str, control: bytes, worker: str, nonce: bytes, epoch: int, ttl_ms: int) -> tuple[bytes | str, ...]:
+def lease_words(
+    op: str, keys: PartitionKeys, worker: str, nonce: bytes, epoch: int, ttl_ms: int
+) -> tuple[bytes | str, ...]:
     """Gives the call of the lease script. The text goes along: it is called rarely, and the cache may be flushed."""
-    return "EVAL", LEASE_LUA, "1", control, op, worker, nonce, str(epoch), str(ttl_ms)
+    return "EVAL", LEASE_LUA, "2", keys.control, keys.ticks, op, worker, nonce, str(epoch), str(ttl_ms)
 
 
 def decode_control(fields: list[bytes | None]) -> Control:

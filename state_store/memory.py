@@ -16,6 +16,7 @@ from typing import Any
 
 from state_store.commit import latest_value, settle
 from state_store.contract import (
+    CONFIG_GENERATIONS_MAX,
     START,
     Commit,
     ConfigGeneration,
@@ -116,7 +117,7 @@ class Memory:
         self.partitions: dict[int, MemoryPartition] = {}
         self.meta: Meta | None = None
         self.workers: dict[str, tuple[str, int]] = {}
-        self.config = ConfigGeneration(0, {})
+        self.configs: list[ConfigGeneration] = []
         self.audit = Log()
         self.full = False  # Refuses writes, as a server at its memory limit does.
         self._grown = asyncio.Condition()
@@ -197,7 +198,7 @@ class MemoryStateStore:
             if kept.nonce and kept.until_ms > now:
                 return self._held(partition)
             kept.epoch, kept.nonce, kept.owner, kept.wanted_by = kept.epoch + 1, nonce, worker, ""
-            kept.until_ms, kept.attempts = now + ttl_ms, kept.attempts + 1
+            kept.until_ms, kept.attempts = now + ttl_ms, 1 + (kept.attempts if kept.ticks.last != kept.cursor else 0)
         return self._lease(partition, ttl_ms)
 
     def _lease(self, partition: int, ttl_ms: int) -> Lease:
@@ -267,6 +268,11 @@ class MemoryStateStore:
         await self._fault("load", partition)
         return list(map(self.memory.partition(partition).states.get, assets))
 
+    async def predictions(self, partition: int, after: bytes, until: bytes) -> dict[bytes, bytes]:
+        await self._fault("load", partition)
+        later = self.memory.partition(partition).predictions.after(after)
+        return {entry_id: fields[b"p"] for entry_id, fields in later if id_order(entry_id) <= id_order(until)}
+
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         assert ascending(commit.ids), "predictions must come in the order of their ticks"
         outcome = self._settle(lease, commit)
@@ -318,7 +324,8 @@ class MemoryStateStore:
         if gone:
             return gone
         had = len(kept.predictions.entries)
-        kept.predictions.cut_to(max(-(-had // 2), min(PREDICTIONS_LEFT, self.retention.predictions)))
+        needed = len(kept.predictions.after(kept.state_cursor))
+        kept.predictions.cut_to(max(-(-had // 2), min(PREDICTIONS_LEFT, self.retention.predictions), needed))
         return had - len(kept.predictions.entries)
 
     def _trim(self, kept: MemoryPartition) -> None:
@@ -348,6 +355,7 @@ class MemoryStateStore:
             attempts=kept.attempts,
             oldest_ms=max(0, now - id_order(unread[0][0])[0]) if unread else 0,
             seal=kept.seal,
+            state_cursor=kept.state_cursor,
         )
 
     async def register_worker(self, name: str, info: Mapping[str, Any]) -> None:
@@ -365,13 +373,18 @@ class MemoryStateStore:
 
     async def read_config(self) -> ConfigGeneration:
         await self._fault("read_config", -1)
-        return self.memory.config
+        return self.memory.configs[-1] if self.memory.configs else ConfigGeneration(0, {})
+
+    async def config_history(self) -> list[ConfigGeneration]:
+        await self._fault("read_config", -1)
+        return self.memory.configs[:]
 
     async def publish_config(self, known: int, values: Mapping[str, Any]) -> int | None:
         await self._fault("publish_config", -1)
-        if self.memory.config.number != known:
+        if (self.memory.configs[-1].number if self.memory.configs else 0) != known:
             return None
-        self.memory.config = ConfigGeneration(known + 1, json.loads(json.dumps(values)))
+        self.memory.configs.append(ConfigGeneration(known + 1, json.loads(json.dumps(values))))
+        del self.memory.configs[:-CONFIG_GENERATIONS_MAX]
         return known + 1
 
     async def append_audit(self, event: Mapping[str, Any]) -> bytes:

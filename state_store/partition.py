@@ -80,7 +80,19 @@ class Partition:
                 records += await self._persist(lambda request=request: self._load(request))
             return records
 
-    async def _load(self, request: bytes) -> list[bytes | None]:
+    async def predictions(self, after: bytes, until: bytes) -> dict[bytes, bytes]:
+        """Loads payloads page by page."""
+        made: dict[bytes, bytes] = {}
+        async with self._turn:
+            while True:
+                request = encode("XRANGE", self.keys.predictions, b"(" + after, until, "COUNT", str(LOADED_MAX))
+                page = await self._persist(lambda request=request: self._load(request))
+                made |= {entry_id: fields[fields.index(b"p", 4) + 1] for entry_id, fields in page}
+                if len(page) < LOADED_MAX:
+                    return made
+                after = page[-1][0]
+
+    async def _load(self, request: bytes) -> list[Any]:
         reply = (await (await self._writer()).ask(request, 1, self._timeouts.reply_s))[0]
         self._raise_error(reply)
         return reply
@@ -94,7 +106,7 @@ class Partition:
         await self._lease("release", lease)
 
     async def _lease(self, op: str, lease: Lease) -> Lease | Held:
-        words = lease_words(op, self.keys.control, "", lease.nonce, lease.epoch, lease.ttl_ms)
+        words = lease_words(op, self.keys, "", lease.nonce, lease.epoch, lease.ttl_ms)
         request = encode(*words) + encode("UNWATCH") + watch_words(self.keys)
         async with self._turn:
             wire = await self._writer()

@@ -34,6 +34,7 @@ from state_store.room import crowded, memory_share
 from state_store.ticks import REQUEST_ID_BYTES_MAX
 from state_store.wire import Connection, ServerError, encode
 
+_TEXT = (str, bytes)
 _ASSETS_KNOWN_MAX = 65_536
 _FIRST_PAUSE_S, _PAUSE_S_MAX = 0.02, 1.0
 _LAST_FLUSH_S = 1.0
@@ -138,6 +139,8 @@ class TickProducer:
         request_id: str | bytes | None = None,
     ) -> None:
         """Takes a tick over; waits while its partition has no room. Without a timestamp it happened now."""
+        if not isinstance(asset, _TEXT):
+            raise BadTick(f"An asset is text or bytes, not of type {type(asset).__name__}.")
         name, outbox = self._homes.get(asset) or self._home(asset)
         time_ns = self._now_ns() if timestamp_ns is None else timestamp_ns
         tick = encode_tick(name, _value_text(asset, value), _time_text(asset, time_ns), _request_text(request_id))
@@ -176,7 +179,10 @@ class TickProducer:
             raise self._failure
 
     def _home(self, asset: str | bytes) -> tuple[bytes, Outbox]:
-        name = asset.encode() if isinstance(asset, str) else bytes(asset)
+        if not self._partitions:
+            raise StateStoreError("This producer is not connected: use `async with TickProducer(...) as producer`.")
+        # Half a surrogate pair passes here, to be refused below as not UTF-8.
+        name = asset.encode(errors="surrogatepass") if isinstance(asset, str) else asset
         if fault := asset_fault(name):
             raise BadTick(f"{asset[:40]!r}: {fault}.")
         partition = partition_of(name, self._partitions)
@@ -322,8 +328,10 @@ def _value_text(asset: str | bytes, value: SupportsFloat) -> bytes:
         number = float(value)
     except (TypeError, ValueError):
         raise BadTick(f"{asset!r}: the value {str(value)[:40]!r} is not a number.") from None
+    except OverflowError:  # Its digits may be too many to show.
+        raise BadTick(f"{asset!r}: the value is larger than any 64-bit float.") from None
     if not math.isfinite(number):
-        raise BadTick(f"{asset!r}: the value {value} is not finite.")
+        raise BadTick(f"{asset!r}: the value {number} is not finite.")
     return repr(number).encode()
 
 
@@ -331,16 +339,21 @@ def _time_text(asset: str | bytes, time_ns: SupportsIndex) -> bytes:
     try:
         number = index(time_ns)
     except TypeError:
-        raise BadTick(f"{asset!r}: the timestamp {time_ns!r} is not an integer of nanoseconds.") from None
+        raise BadTick(f"{asset!r}: the timestamp {str(time_ns)[:40]!r} is not an integer of nanoseconds.") from None
     if not -(2**63) <= number < 2**63:
-        raise BadTick(f"{asset!r}: the timestamp {number} does not fit 64 bits.")
+        raise BadTick(f"{asset!r}: the timestamp does not fit 64 bits.")
     return b"%d" % number
 
 
 def _request_text(request_id: str | bytes | None) -> bytes:
     if request_id is None:
         return b""
-    text = request_id.encode() if isinstance(request_id, str) else request_id
+    try:
+        text = request_id.encode() if isinstance(request_id, str) else request_id
+    except UnicodeEncodeError:
+        raise BadTick(f"The request id {request_id[:40]!r} is not UTF-8.") from None
+    if not isinstance(text, bytes):
+        raise BadTick(f"A request id is text or bytes, not of type {type(text).__name__}.")
     if len(text) > REQUEST_ID_BYTES_MAX:
         raise BadTick(f"A request id is longer than {REQUEST_ID_BYTES_MAX} bytes.")
     return text

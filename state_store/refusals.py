@@ -3,10 +3,11 @@
 import re
 import socket
 import ssl
+import textwrap
 
 import redis.exceptions as control
 
-from state_store.errors import StateStoreError, StoreFull, StoreUnavailable, WrongPassword, WrongServer
+from state_store.errors import BadUrl, StateStoreError, StoreFull, StoreUnavailable, WrongPassword, WrongServer
 
 _NOT_READY = {
     "LOADING": "is still loading its data",
@@ -27,6 +28,7 @@ _FULL = {
     "MISCONF": "cannot write to its disk: nothing was written; free disk space there",
 }
 _MOVED, _FOREIGN = ("MOVED", "ASK"), ("WRONGTYPE",)
+_SAID_MAX = 160
 _CODE = re.compile(rf"(?:^|[-:] ?)({'|'.join([*_NOT_READY, *_DENIED, *_FULL, *_MOVED, *_FOREIGN])})\b")
 
 
@@ -36,14 +38,19 @@ def refusal(text: str, where: str) -> StateStoreError:
     code, rest = (found[1], text[found.end() :].strip()) if found else ("", text)
     if code in _NOT_READY:
         return StoreUnavailable(f"{where} {_NOT_READY[code]}.")
+    if code == "NOAUTH":  # What it says further is for those who write clients.
+        return WrongPassword(f"{where} {_DENIED[code]}.")
     if code in _DENIED:
-        return WrongPassword(f"{where} {_DENIED[code]} (it says: {rest[:80]}).")
+        said = textwrap.shorten(rest, _SAID_MAX, placeholder=" ...")
+        return WrongPassword(f"{where} {_DENIED[code]} (it says: {said}).")
     if code in _FULL:
         return StoreFull(f"{where} {_FULL[code]}.")
     if code in _MOVED:
         return WrongServer(f"{where} is one node of a Redis Cluster: the fleet needs a server that holds all keys.")
     if code in _FOREIGN:
         return WrongServer(f"{where} holds another kind of key under one of ours: take another namespace.")
+    if "DB index" in text:
+        return BadUrl(f"{where} has no database of that number: end the URL in a lower one or raise `databases` there.")
     if "AUTH" in text:
         return WrongPassword(f"{where} takes no password, or not this one ({text}): correct the URL.")
     if "unknown command" in text:
@@ -61,7 +68,8 @@ def unreachable(error: BaseException, where: str) -> StateStoreError:
     if isinstance(error, ssl.SSLError):
         return WrongServer(f"{where} does not speak TLS ({error.reason}): use redis:// if it is meant to be plain.")
     if isinstance(error, TimeoutError):
-        return StoreUnavailable(f"{where} does not answer: check host, port and firewall.")
+        plain = ", or it does not speak TLS: use redis://" if where.startswith("rediss:") else ""
+        return StoreUnavailable(f"{where} does not answer: check host, port and firewall{plain}.")
     if isinstance(error, socket.gaierror):
         return StoreUnavailable(f"{where} cannot be reached, its host name is unknown: check the URL.")
     if isinstance(error, FileNotFoundError):
@@ -90,6 +98,8 @@ def control_error(error: control.RedisError, where: str) -> StateStoreError:
         return refusal("LOADING", where)
     if isinstance(error, control.MasterDownError):
         return refusal("MASTERDOWN", where)
+    if isinstance(error, control.InvalidResponse):
+        return WrongServer(f"{where} does not speak the Redis protocol: check host and port in the URL.")
     if isinstance(error, control.ConnectionError | control.TimeoutError):
         return unreachable(cause or error, where)
     return refusal(str(error), where)

@@ -1,7 +1,8 @@
 """What a full server can do without: history behind the cursor, shorter than its retention promises.
 
 A server at its `maxmemory` refuses whatever could need more, commits among it; only what frees is allowed. First go the
-ticks that are applied already, all of them. When there are none left, the older half of the predictions goes.
+ticks that are applied and in the states already, all of them. When there are none left, the older half of the
+predictions goes, but none that states do not reflect yet: whoever takes over looks up in them how they were made.
 Producers stop a little earlier, so that there is something to commit with.
 """
 
@@ -28,7 +29,8 @@ if gone > 0 then
   return gone
 end
 local half = math.ceil(redis.call('XLEN', KEYS[2]) / 2)
-return redis.call('XTRIM', KEYS[2], 'MAXLEN', math.max(half, tonumber(ARGV[1])))
+local needed = #redis.call('XRANGE', KEYS[2], '(' .. cursor, '+')
+return redis.call('XTRIM', KEYS[2], 'MAXLEN', math.max(half, needed, tonumber(ARGV[1])))
 """
 
 

@@ -47,8 +47,8 @@ def find_server() -> str:
         if _version(candidate) >= OLDEST:
             return candidate
     raise ServerNotFound(
-        "No redis-server or valkey-server (6.2 or newer) on the PATH: install one "
-        "(apt install redis-server, brew install redis) or name a running one with --redis URL."
+        "No redis-server or valkey-server (6.2 or newer) on the PATH: install one (apt install redis-server, "
+        "brew install redis, or valkey-server); the wheel that brings one exists only for Python below 3.13."
     )
 
 

@@ -53,9 +53,9 @@ class RedisStateStore:
 
     async def acquire(self, partition: int, worker: str, ttl_ms: int) -> Lease | Held:
         nonce = self._nonces.setdefault(partition, token_hex(16).encode())
-        key = self.keys.of(partition).control
-        reply = await self._control.lease("acquire", key, worker, nonce, ttl_ms)
-        answer, _, _ = decode_lease(partition, reply, ttl_ms, key)
+        keys = self.keys.of(partition)
+        reply = await self._control.lease("acquire", keys, worker, nonce, ttl_ms)
+        answer, _, _ = decode_lease(partition, reply, ttl_ms, keys.control)
         if isinstance(answer, Lease):
             answer = await self._hold(answer)
         self._nonces.pop(partition, None)
@@ -85,7 +85,7 @@ class RedisStateStore:
             held.close()
 
     async def want(self, partition: int, worker: str) -> None:
-        await self._control.lease("want", self.keys.of(partition).control, worker)
+        await self._control.lease("want", self.keys.of(partition), worker)
 
     def seen(self, partition: int) -> Control:
         return self._partition(partition).control
@@ -100,6 +100,9 @@ class RedisStateStore:
 
     async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:
         return await self._partition(partition).load(assets)
+
+    async def predictions(self, partition: int, after: bytes, until: bytes) -> dict[bytes, bytes]:
+        return await self._partition(partition).predictions(after, until)
 
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         return await self._partition(lease.partition).commit(lease, commit)
@@ -121,6 +124,9 @@ class RedisStateStore:
 
     async def read_config(self) -> ConfigGeneration:
         return await self._control.read_config()
+
+    async def config_history(self) -> list[ConfigGeneration]:
+        return await self._control.config_history()
 
     async def publish_config(self, known: int, values: Mapping[str, Any]) -> int | None:
         return await self._control.publish_config(known, values)

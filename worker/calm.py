@@ -1,14 +1,17 @@
 """The calm reference: ticks in the order of a list through the core alone; no Redis, no batches, no luck."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from predictor_core import Program, encode_payloads, payload_fields
 from predictor_core.result import RejectReason
+from worker.generations import Generations
 from worker.lines import prediction_line
+from worker.recall import alike, ways_of
 from worker.settings import Settings
 from worker.ticksfile import TicksFile
 
@@ -29,6 +32,7 @@ class Replay:
     def __init__(self, settings: Settings) -> None:
         self.config = settings.config()
         self.program = Program(self.config, cache_dir=settings.worker.cache_dir)
+        self.generations = Generations(self.program)
         self._slots: dict[Any, int] = {}
         self.rows = self.program.cold(0)
 
@@ -39,20 +43,22 @@ class Replay:
         times_ns: np.ndarray,
         arrivals_ns: np.ndarray,
         depths: np.ndarray | None = None,
+        marks: Sequence[bytes | None] = (),
     ) -> Answers:
-        """Moves the assets' states over some ticks, each at its own depth."""
+        """Moves the assets' states over some ticks, each at its own depth and with the numbers behind its mark."""
         row_of = np.fromiter(map(self._slot, assets), np.int32, len(assets))
-        depths = np.full(len(assets), self.config.log_sig_depth) if depths is None else depths
-        payloads, rejected = [], []
-        for start, stop in _runs(depths):
-            depth = int(depths[start])
-            part = slice(start, stop)
-            self.rows, results = self.program.run(
-                self.rows, row_of[part], values[part], times_ns[part], arrivals_ns[part], depth=depth
-            )
-            payloads.append(encode_payloads(results, depth, self.program.fingerprint))
-            rejected.append(results["rejected"])
-        return Answers(np.concatenate(payloads), np.concatenate(rejected))
+        given = [self.config.log_sig_depth] * len(assets) if depths is None else depths.tolist()
+        numbers = map(self.generations.numbers_of, assets, marks or repeat(None))
+        ways, way_of = ways_of(given, numbers)
+        rejected = np.empty(len(assets), np.int32)
+        payloads = np.empty(len(assets), f"V{self.program.payload_bytes}")
+        for group in alike(row_of, way_of):
+            depth, made_with = ways[way_of[group[0]]]
+            columns = row_of[group], values[group], times_ns[group], arrivals_ns[group]
+            self.rows, results = self.program.run(self.rows, *columns, depth=depth, params=made_with.params)
+            payloads[group] = encode_payloads(results, depth, made_with.made_by)
+            rejected[group] = results["rejected"]
+        return Answers(payloads, rejected)
 
     def place(self, asset: Any, row: np.ndarray) -> None:
         """Lets an asset go on from a state instead of the cold one."""
@@ -82,9 +88,3 @@ def replay_file(settings: Settings, file: TicksFile) -> Iterator[dict[str, Any] 
         answers = replay.take(assets, file.values[part], file.times_ns[part], file.arrivals_ns[part], depths)
         for asset, payload, rejected in zip(assets, answers.payloads, answers.rejected, strict=True):
             yield RejectReason(rejected) if rejected else prediction_line(payload.tobytes(), fields, asset)
-
-
-def _runs(depths: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Where neighbours have the same depth."""
-    bounds = [0, *(np.flatnonzero(np.diff(depths)) + 1), len(depths)]
-    return zip(bounds, bounds[1:], strict=False)

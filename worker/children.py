@@ -38,6 +38,7 @@ class Children:
 
     def __init__(self, on_phase: Callable[[Child], None]) -> None:
         self.all: list[Child] = []
+        self.ready_s = 0.0  # how long the first took until it served
         self._on_phase = on_phase
         self._followers: list[asyncio.Task] = []
 
@@ -47,7 +48,7 @@ class Children:
             name = f"worker-{number}"
             process = await asyncio.create_subprocess_exec(
                 *_command(name, partitions, config),
-                env=_environment(settings),
+                env=_environment(settings, logs),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
@@ -90,14 +91,16 @@ class Children:
 
     async def _follow(self, child: Child, log: Path) -> None:
         assert child.process.stderr is not None
-        with log.open("wb") as file:
-            async for line in child.process.stderr:
-                file.write(line)
-                file.flush()
-                self._heard(child, line.decode(errors="replace").strip())
-        await child.process.wait()
-        child.phase = f"ended with {child.process.returncode}"
-        child.settled.set()
+        try:
+            with log.open("wb") as file:
+                async for line in child.process.stderr:
+                    file.write(line)
+                    file.flush()
+                    self._heard(child, line.decode(errors="replace").strip())
+            await child.process.wait()
+            child.phase = f"ended with {child.process.returncode}"
+        finally:
+            child.settled.set()  # whatever happened, nobody waits for it any longer
         self._on_phase(child)
 
     def _heard(self, child: Child, line: str) -> None:
@@ -119,7 +122,8 @@ def _command(name: str, partitions: int, config: Path | None) -> list[str]:
     return words + (["--config", str(config)] if config else [])
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    """Ours, with the place of the fleet: it does not show in the list of processes."""
+def _environment(settings: Settings, home: Path) -> dict[str, str]:
+    """Ours, with the place of the fleet: it does not show in the list of processes. What they keep ends with them."""
     place = {"USP_REDIS__URL": settings.redis.url, "USP_REDIS__NAMESPACE": settings.redis.namespace}
+    place["USP_HOTPATH__DIRECTORY"] = str(home / "hotpath")
     return {**os.environ, **place, "USP_LOG__FORMAT": "json", "USP_LOG__LEVEL": "info"}

@@ -3,14 +3,15 @@
 Commands import what they need when they run, so that `predictor --help` and `predictor lag` never load JAX.
 """
 
+import errno
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from worker.commands import bench, calm, check, demo, fleet, kept, look, rejected, state, traffic
-from worker.exits import alone, notice, verdict
+from worker.commands import bench, calm, check, demo, fleet, hotpath, kept, look, rejected, state, traffic, tune
+from worker.exits import DONE, FAILED, USAGE, alone, notice, verdict
 
 EPILOG = """
 Exit codes:
@@ -64,28 +65,60 @@ app.command()(calm.replay)
 app.command()(calm.verify)
 app.command()(look.lag)
 app.command()(look.top)
+app.command()(tune.tune)
 app.command()(check.doctor)
 app.command()(kept.snapshot)
 app.command()(kept.dump)
 app.add_typer(rejected.rejected, name="rejected")
 app.add_typer(state.state, name="state")
+app.add_typer(hotpath.hotpath, name="hotpath")
 app.add_typer(check.config, name="config")
 app.add_typer(bench.bench, name="bench")
 
 
 def main() -> None:
     """Runs one command; a mistake that a user can put right is one line on standard error, never a traceback."""
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app(prog_name="predictor")
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:  # the reader of our output has seen enough, as in `predictor tail | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = app(prog_name="predictor", standalone_mode=False)
+        sys.stdout.flush()
+        return code or DONE
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except (BrokenPipeError, SystemExit):  # the second is how Typer takes the first
+        _give_up_output()  # the reader has seen enough, as in `predictor tail | head`
+        return DONE
     except Exception as error:
-        error = alone(error)
-        code = verdict(error)
-        if code is None:
-            raise
-        notice(str(error))
-        sys.exit(code)
+        return _told(alone(error))
+
+
+def _told(error: BaseException) -> int:
+    """Says in a line what went wrong; an error that is ours is raised again, with its traceback."""
+    code = verdict(error)
+    if hasattr(error, "format_message"):  # of the command line's own library: wrong usage
+        return _usage(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO, errno.EDQUOT):
+        _give_up_output()
+        notice(f"the output cannot be written: {error.strerror}")
+        return FAILED
+    if code is None:
+        raise error
+    notice(str(error))
+    return code
+
+
+def _usage(error: Any) -> int:
+    if not (text := error.format_message().strip()) or "\n" in text:  # no command was named: this is the help
+        error.show()
+    else:
+        where = error.ctx.command_path if getattr(error, "ctx", None) else "predictor"
+        notice(f"{text} See: {where} --help")
+    return USAGE
+
+
+def _give_up_output() -> None:
+    """What is left in the buffer goes nowhere, and says nothing at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

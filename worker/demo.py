@@ -166,7 +166,8 @@ class Show:
 
     def _note(self) -> str:
         pids = "  ".join(f"{c.name}: {'pid ' + str(c.process.pid) if c.alive else c.phase}" for c in self._children.all)
-        return f"{pids}\nend with Ctrl-C; end a worker with kill -9 PID and watch the others take over"
+        ready = f"the first worker was ready after {self._children.ready_s:.1f} s"
+        return f"{pids}\n{ready}; end with Ctrl-C\nend a worker with kill -9 PID and watch the others take over"
 
 
 def summary(sent: Sent, seen: Seen, audit: Audit, workers: int) -> dict[str, Any]:
@@ -209,7 +210,8 @@ async def _fleet(
         stopped.cancel()
         if ready.done():
             await ready
-            screen.phase(f"the first worker is ready after {time.monotonic() - started:.1f} s")
+            children.ready_s = time.monotonic() - started
+            screen.phase(f"the first worker is ready after {children.ready_s:.1f} s")
         else:
             ready.cancel()
         yield children

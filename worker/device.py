@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from predictor_core import Program, encode_payloads, encode_records
+from worker.generations import Numbers
 from worker.rows import RowTable
 
 
@@ -20,11 +21,14 @@ class Work:
     arrivals_ns: np.ndarray
     bounds: list[int]
     depth: int
+    numbers: list[Numbers]  # that the predictor works with; more than one where groups of assets have their own
+    numbers_of: np.ndarray | None  # which of them for each tick; None: the only one
+    written: list[np.ndarray]  # for each part the slots whose states are stored after these ticks
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the graph made: per tick a result and its bytes, per part the touched slots and their records."""
+    """What the graph made: per tick a result and its bytes, per part the touched slots and the records to store."""
 
     results: np.ndarray
     payloads: np.ndarray
@@ -47,21 +51,41 @@ class Device:
     async def run(self, work: Work) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
+    async def records(self, slots: np.ndarray) -> np.ndarray:
+        """The states of some rows as they are stored."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._records, slots)
+
     def close(self) -> None:
         self._thread.shutdown()
 
     def _run(self, work: Work) -> Answer:
         slots, row_of = _distinct(work)
         touched = np.concatenate(slots)
-        rows, results = self.program.run(
-            self.table.rows[touched], row_of, work.values, work.times_ns, work.arrivals_ns, depth=work.depth
-        )
+        rows, results, payloads = self._compute(self.table.rows[touched], row_of, work)
         self.table.rows[touched] = rows
-        records = encode_records(rows, self.program.layout_fingerprint)
-        ends = np.cumsum([len(part) for part in slots])
-        payloads = encode_payloads(results, work.depth, self.program.fingerprint)
+        records = self._records(np.concatenate(work.written))
+        ends = np.cumsum([len(part) for part in work.written])
         rounds = int(np.bincount(row_of, minlength=1).max())
         return Answer(results, payloads, slots, np.split(records, ends[:-1]), rounds)
+
+    def _compute(
+        self, rows: np.ndarray, row_of: np.ndarray, work: Work
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each set of numbers on its own assets; usually there is one, for all."""
+        program, depth = self.program, work.depth
+        shares: list[tuple[Numbers, slice | np.ndarray]] = [(work.numbers[0], slice(None))]
+        if work.numbers_of is not None:
+            shares = [(numbers, np.flatnonzero(work.numbers_of == i)) for i, numbers in enumerate(work.numbers)]
+        results = np.empty(len(row_of), program.result_dtype)
+        payloads = np.empty(len(row_of), f"V{program.payload_bytes}")
+        for numbers, at in shares:
+            columns = row_of[at], work.values[at], work.times_ns[at], work.arrivals_ns[at]
+            rows, results[at] = program.run(rows, *columns, depth=depth, params=numbers.params)
+            payloads[at] = encode_payloads(results[at], depth, numbers.made_by)
+        return rows, results, payloads
+
+    def _records(self, slots: np.ndarray) -> np.ndarray:
+        return encode_records(self.table.rows[slots], self.program.layout_fingerprint)
 
 
 def _distinct(work: Work) -> tuple[list[np.ndarray], np.ndarray]:

@@ -23,10 +23,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
-
 from predictor_core import NoSnapshot, PredictionResult, PredictorConfig, SnapshotPlan, UniversalPredictor, WriteFailed
 from predictor_core.observation import Observed
+from worker.devicewatch import watch_devices
+from worker.shutdown import Shutdown, ShutdownMetrics
 
 RESIDUAL_MAX = 1000
 SHUTDOWN_MAX_S, DRAIN_MAX_S = 25.0, 10.0
@@ -34,25 +34,6 @@ FINAL_MAX_S = 5.0  # of the 25, kept for the final snapshot
 IDLE_S = 0.05
 
 log = logging.getLogger(__name__)
-
-
-class ShutdownMetrics:
-    """What a dashboard sees of shutdowns."""
-
-    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.shutdowns = Counter("predictor_graceful_shutdowns", "Graceful shutdowns begun", registry=registry)
-        self.seconds = Histogram(
-            "predictor_shutdown_duration_seconds",
-            "How long a graceful shutdown took",
-            buckets=(0.5, 1, 2, 5, 10, 20, 30),
-            registry=registry,
-        )
-        self.residual = Histogram(
-            "predictor_shutdown_residual_observations",
-            "Observations taken and not yet processed when a shutdown began",
-            buckets=(0, 1, 5, 10, 50, 100, 500, 1000),
-            registry=registry,
-        )
 
 
 class PredictorService:
@@ -72,6 +53,7 @@ class PredictorService:
         self.folder = Path(options["snapshots"].folder)
         self.predictor = UniversalPredictor(config, **options)
         self._metrics = metrics if metrics is not None else ShutdownMetrics()
+        self._watch = watch_devices(self._metrics.registry)
         self._now = now
         self._taken: queue.Queue[Observed] = queue.Queue(RESIDUAL_MAX)
         self._lock = threading.Lock()  # around the predictor
@@ -128,23 +110,22 @@ class PredictorService:
         self, timeout_s: float = SHUTDOWN_MAX_S, on_result: Callable[[PredictionResult], None] = lambda result: None
     ) -> int:
         """Goes through the phases; returns 0, or 1 if the state could not be kept."""
-        started = self._now()
-        self._metrics.shutdowns.inc()
+        shutdown = Shutdown(self._metrics, self._now)
         self.stop()
         with self._door:  # whoever was on the way in is in
             residual = self._taken.qsize()
-        self._metrics.residual.observe(residual)
-        _phase("block", reason=self._stopping, residual_observations=residual)
+        shutdown.begin(residual, reason=self._stopping)
         left = self._drain(min(DRAIN_MAX_S, timeout_s / 2), on_result)
-        _phase("drain", processed=residual - left, dropped=left)
-        written = self.predictor.flush(max(0.0, timeout_s - FINAL_MAX_S - (self._now() - started)))
-        _phase("pending", written=written)
-        kept = self._save(max(0.0, timeout_s - (self._now() - started)))
+        shutdown.phase("drain", processed=residual - left, dropped=left)
+        written = self.predictor.flush(max(0.0, timeout_s - FINAL_MAX_S - shutdown.elapsed_s))
+        shutdown.phase("pending", written=written)
+        report = self._save(max(0.0, timeout_s - shutdown.elapsed_s))
+        shutdown.phase("final", **report)
         self.predictor.close(0.0)
-        took = self._now() - started
-        self._metrics.seconds.observe(took)
-        _phase("closed", seconds=round(took, 3), exit_code=int(not kept))
-        return int(not kept)
+        self._watch.stop()
+        exit_code = int(report["status"] != "success")
+        shutdown.end(exit_code)
+        return exit_code
 
     def _restore(self) -> None:
         """A first start is cold; a folder that holds only damaged snapshots is said so, and is cold too."""
@@ -185,19 +166,13 @@ class PredictorService:
             on_result(self._step(observation))
         return self._taken.qsize()
 
-    def _save(self, seconds: float) -> bool:
-        """The final snapshot, by the thread that writes, so that a stuck disk cannot hold the process."""
+    def _save(self, seconds: float) -> dict[str, Any]:
+        """Reports on the final snapshot, by the thread that writes, so that a stuck disk cannot hold the process."""
         try:
             with self._lock:
-                report = self.predictor.save_periodic_snapshot().result(seconds)
+                return self.predictor.save_periodic_snapshot().result(seconds)
         except (WriteFailed, TimeoutError) as error:
-            report = {"status": "error", "error": str(error) or f"the disk took longer than {seconds:.1f} s"}
-        _phase("final", **report)
-        return report["status"] == "success"
+            return {"status": "error", "error": str(error) or f"the disk took longer than {seconds:.1f} s"}
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.stop(signal.Signals(number).name)
-
-
-def _phase(phase: str, **facts: Any) -> None:
-    log.info("shutdown", extra={"shutdown_phase": phase, **facts})

@@ -4,6 +4,8 @@
   x SettingsError   a setting is unknown, out of range or unreadable: says which one, and where it was given
   x PortInUse       the HTTP port of a worker is taken
   x BadInput        a file, an asset or an id given to a command is not what the command can use
+  x OrderRefused    the tuner did not follow an order, and nothing changed
+  x TicksGone       ticks that states have to be made of again are no longer in the log
   x NotRebuilt      a state cannot be computed again from what is kept
   x FleetFailed     a process that a command started ended before its time
 
@@ -27,9 +29,17 @@ class BadInput(WorkerError):
     """What was given to a command is not what the command can use."""
 
 
+class TicksGone(WorkerError):
+    """Ticks that states have to be made of again are no longer in the log."""
+
+
 class NotRebuilt(WorkerError):
     """A state cannot be computed again from what is kept."""
 
 
 class FleetFailed(WorkerError):
     """A process that a command started ended before its time."""
+
+
+class OrderRefused(WorkerError):
+    """The tuner did not follow an order, or nobody answered."""

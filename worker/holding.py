@@ -41,7 +41,8 @@ class Holding:
         self.lease = lease
         self.partition = lease.partition
         self.cursor = lease.cursor  # the last tick whose effects are stored, as far as this worker knows
-        self.read_to = lease.cursor
+        self.state_cursor = lease.state_cursor  # the last tick that the stored states reflect
+        self.read_to = lease.state_cursor
         self.lost = False
         self.fresh_s = 0.0  # when the server last confirmed the lease
         self.in_flight = 0  # micro-batches
@@ -53,20 +54,27 @@ class Holding:
         self._settled.set()
         self.assets: list[bytes] = []
         self.slots = np.full(256, -1, np.int32)  # by code
+        self.unwritten = np.zeros(256, bool)  # by code: whether the row is ahead of the stored state
+        self.unwritten_batches = self.unwritten_ticks = 0
         self._codes = _Codes()
         self._chunks: deque[_Chunk] = deque()
         self.buffered = 0
 
     def push(self, ticks: Ticks) -> None:
         """Appends what was read after everything read before."""
-        chunk = _Chunk(ticks, np.fromiter(map(self._codes.__getitem__, ticks.assets), np.int32, len(ticks.assets)))
-        if len(self._codes) > len(self.assets):
-            self._admit()
+        chunk = _Chunk(ticks, self.codes_of(ticks.assets))
         self.buffered += len(chunk)
         self.read_to = ticks.ids[-1]
         if self._chunks and len(self._chunks[-1]) + len(chunk) <= MERGED_MAX:
             chunk = _merged(self._chunks.pop(), chunk)
         self._chunks.append(chunk)
+
+    def codes_of(self, assets: list[bytes]) -> np.ndarray:
+        """Numbers them, new ones too."""
+        codes = np.fromiter(map(self._codes.__getitem__, assets), np.int32, len(assets))
+        if len(self._codes) > len(self.assets):
+            self._admit()
+        return codes
 
     def ready(self) -> tuple[np.ndarray, int]:
         """The codes of the oldest chunk's waiting ticks, and when its first tick arrived."""
@@ -83,10 +91,16 @@ class Holding:
             self._chunks.popleft()
         self.buffered -= count
         self.space.set()
-        self.in_flight += 1
         self.takes += 1
-        self._settled.clear()
+        self.unwritten_batches += 1
+        self.unwritten_ticks += count
+        self.begin()
         return ticks, codes
+
+    def begin(self) -> None:
+        """Something of this holding is in flight, until it settles."""
+        self.in_flight += 1
+        self._settled.clear()
 
     def settle(self) -> None:
         """A micro-batch of this holding is committed, or thrown away."""
@@ -96,6 +110,22 @@ class Holding:
 
     async def settled(self) -> None:
         await self._settled.wait()
+
+    def changed(self, codes: np.ndarray) -> np.ndarray:
+        """Notes that rows move ahead of their stored states; gives those that were not ahead before."""
+        new = codes[~self.unwritten[codes]]
+        self.unwritten[new] = True
+        return new
+
+    def written(self) -> np.ndarray:
+        """All rows that are ahead; the next commit stores them."""
+        codes = np.flatnonzero(self.unwritten)
+        self.unwritten[codes] = False
+        self.unwritten_batches = self.unwritten_ticks = 0
+        return codes
+
+    def names(self, codes: np.ndarray) -> list[bytes]:
+        return [self.assets[code] for code in codes.tolist()]
 
     def ticks_max(self, limit: int) -> int:
         """Fewer ticks at once after each acquisition that ended without a commit: so a deadly tick is cornered."""
@@ -110,6 +140,7 @@ class Holding:
         self.assets += islice(self._codes, len(self.assets), None)
         while len(self.slots) < len(self.assets):
             self.slots = np.concatenate([self.slots, np.full(len(self.slots), -1, np.int32)])
+            self.unwritten = np.concatenate([self.unwritten, np.zeros(len(self.unwritten), bool)])
 
 
 def _merged(a: _Chunk, b: _Chunk) -> _Chunk:

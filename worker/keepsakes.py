@@ -4,13 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from predictor_core import read_dump
 from predictor_core.functional import prediction_result
 from predictor_core.rotation import load_newest
 from predictor_core.snapshot import contents, decode_array
-from worker.charts import write_picture
 from worker.errors import BadInput
 
 
@@ -42,7 +39,11 @@ def plot_dump(path: Path, picture: Path) -> None:
     dump = _opened(path, read_dump)
     history = dump["history"]
     title = f"{dump['asset_id']}, emergency at {dump['emergency_timestamp']}"
-    write_picture(picture, prediction_result(history), np.array(dump["signal_buffer"]), history["timestamp_ns"], title)
+    page = prediction_result(history).plot(dump["signal_buffer"], history["timestamp_ns"], title)
+    try:
+        page.save(picture)
+    except OSError as error:
+        raise BadInput(f"{picture} cannot be written: {error.strerror}") from None
 
 
 def table(facts: Mapping[str, Any], indent: str = "") -> str:

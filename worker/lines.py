@@ -1,4 +1,7 @@
-"""A prediction as a line: the one place that turns payload bytes into named fields, for `tail` and `replay` alike."""
+"""A prediction as a line: the one place that turns payload bytes into named fields, for `tail` and `replay` alike.
+
+For a terminal: an asset may hold any character, and those that would move its cursor or its colours are escaped.
+"""
 
 import json
 import math
@@ -49,4 +52,9 @@ def table_line(line: Mapping[str, Any]) -> str:
     moment = datetime.fromtimestamp(line["timestamp_ns"] / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
     where = f"{line['tick_id']:>20}  " if line["tick_id"] else ""
     told = " ".join([line["mode"], *line["event_names"]])
-    return f"{where}{line['asset']:<16} {moment}  {line['reference_prediction']:>12.6g}  {band:<28} {told}"
+    return f"{where}{printable(line['asset']):<16} {moment}  {line['reference_prediction']:>12.6g}  {band:<28} {told}"
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what a terminal would obey, not show."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

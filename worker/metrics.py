@@ -11,6 +11,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from scheduler.partitions import PARTITIONS_MAX
+from worker.hotpath.metrics import HotpathMetrics
+from worker.shutdown import ShutdownMetrics
 
 STAGES = ("load", "compute", "commit")
 OUTCOMES = ("ok", "already", "fenced", "conflict")
@@ -72,6 +74,8 @@ class Metrics:
     def __init__(self) -> None:
         self.vitals = Vitals()
         self.registry = registry = CollectorRegistry()
+        self.hotpath = HotpathMetrics(registry)
+        self.shutdown = ShutdownMetrics(registry)
 
         def counter(name: str, text: str) -> Counter:
             return Counter(f"predictor_{name}", text, registry=registry)
@@ -104,6 +108,7 @@ class Metrics:
 
         # Who holds what, and whether the process breathes.
         self.lease_events = self._by("lease_events", "Events in the life of leases", "event", LEASE_EVENTS)
+        self.generation = gauge("config_generation", "The fleet's configuration in use; 0: the settings alone")
         self.held_partitions = gauge("held_partitions", "Partitions that this worker holds")
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop's last heartbeat was")
 

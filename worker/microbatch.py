@@ -8,7 +8,11 @@ import numpy as np
 from predictor_core import RejectReason
 from state_store import Commit, Rejected, Ticks
 from worker.device import Answer, Work
+from worker.generations import Generation, Numbers
 from worker.holding import Holding
+from worker.hotpath.knobs import Knobs
+
+NOTHING = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,15 @@ class Part:
     refused: dict[int, str]  # index -> reason, known before the graph
     computed: np.ndarray  # indices of the other ticks
     slots: np.ndarray  # the row of each of those
+    writes: bool  # whether the states catch up with this commit
+    written: np.ndarray  # codes of the assets whose states go with it
 
 
 @dataclass(frozen=True)
 class MicroBatch:
     parts: list[Part]
     work: Work
+    knobs: Knobs  # in force when it was formed
 
 
 def others(count: int, refused: dict[int, str]) -> np.ndarray:
@@ -34,7 +41,7 @@ def others(count: int, refused: dict[int, str]) -> np.ndarray:
     return np.flatnonzero(keep)
 
 
-def work_of(parts: list[Part], depth: int) -> Work:
+def work_of(parts: list[Part], depth: int, numbers: list[Numbers], numbers_of: np.ndarray | None = None) -> Work:
     counts = [len(part.computed) for part in parts]
     return Work(
         slots=np.concatenate([part.slots for part in parts]),
@@ -43,18 +50,31 @@ def work_of(parts: list[Part], depth: int) -> Work:
         arrivals_ns=np.concatenate([part.ticks.arrivals_ns[part.computed] for part in parts]),
         bounds=[0, *np.cumsum(counts).tolist()],
         depth=depth,
+        numbers=numbers,
+        numbers_of=numbers_of,
+        written=[part.holding.slots[part.written] for part in parts],
     )
 
 
+def numbers_for(parts: list[Part], generation: Generation) -> tuple[list[Numbers], np.ndarray | None]:
+    """What the ticks of the parts are taken with; by tick only where groups of assets have numbers of their own."""
+    if not generation.groups:
+        return [generation.everyone], None
+    assets = [part.ticks.assets[i] for part in parts for i in part.computed.tolist()]
+    by_mark = {numbers.made_by: numbers for numbers in map(generation.numbers_of, assets)}
+    places = {mark: place for place, mark in enumerate(by_mark)}
+    numbers_of = [places[generation.numbers_of(asset).made_by] for asset in assets]
+    return list(by_mark.values()) or [generation.everyone], np.array(numbers_of, np.int32)
+
+
 def commit_of(part: Part, share: slice, answer: Answer, index: int) -> Commit:
-    """All that one partition writes: predictions, states and dead letters of the same ticks."""
+    """All that one partition writes: predictions and dead letters of some ticks, and states when they are due."""
     ticks, holding = part.ticks, part.holding
     codes = answer.results["rejected"][share]
     accepted = np.zeros(len(ticks), bool)
     accepted[part.computed] = codes == 0
     rejected = np.flatnonzero(codes)
     refused = part.refused | {int(part.computed[i]): RejectReason(int(codes[i])).name.lower() for i in rejected}
-    tick_of = dict(zip(part.slots.tolist(), part.computed.tolist(), strict=True))
     return Commit(
         before=holding.cursor,
         after=ticks.ids[-1],
@@ -62,9 +82,26 @@ def commit_of(part: Part, share: slice, answer: Answer, index: int) -> Commit:
         assets=list(compress(ticks.assets, accepted)),
         times_ns=ticks.times_ns[accepted],
         payloads=answer.payloads[share][codes == 0],
-        state_assets=[ticks.assets[tick_of[slot]] for slot in answer.slots[index].tolist()],
+        state_assets=holding.names(part.written),
         state_records=answer.records[index],
         request_ids=ticks.request_ids and list(compress(ticks.request_ids, accepted)),
         rejected=[Rejected(ticks.ids[i], ticks.assets[i], why, ticks.payload(i)) for i, why in sorted(refused.items())],
         applied=len(ticks),
+        state_cursor=ticks.ids[-1] if part.writes else holding.state_cursor,
+    )
+
+
+def commit_of_states(holding: Holding, codes: np.ndarray, records: np.ndarray) -> Commit:
+    """The states alone: they catch up with the cursor, which stays where it is."""
+    return Commit(
+        before=holding.cursor,
+        after=holding.cursor,
+        ids=[],
+        assets=[],
+        times_ns=np.empty(0, np.int64),
+        payloads=np.empty(0, "V1"),
+        state_assets=holding.names(codes),
+        state_records=records,
+        rejected=[],
+        applied=0,
     )

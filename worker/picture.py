@@ -13,7 +13,7 @@ from state_store import Prediction
 from worker.watch import WorkerView
 
 SPARK = "▁▂▃▄▅▆▇█"
-HISTORY = 12  # fits beside the rest in 80 columns
+HISTORY = 10  # fits beside the rest in 80 columns
 AHEAD_MAX = 4096
 
 
@@ -128,17 +128,17 @@ def _workers(workers: list[WorkerView]) -> Table:
 
 
 def _assets(series: list[Series]) -> Table:
-    table = Table(expand=True, box=None, header_style="dim", padding=(0, 1))
-    table.add_column("asset", no_wrap=True, min_width=9)
-    for name in ("last value", "next, predicted", "band, 95 %"):
+    table = Table(expand=True, box=None, header_style="dim", padding=(0, 1), collapse_padding=True)
+    table.add_column("asset", no_wrap=True, min_width=13)
+    for name in ("last", "predicted", "band, 95 %"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("in band", justify="right", no_wrap=True, min_width=5)
-    table.add_column("recent", no_wrap=True)
+    table.add_column("in it", justify="right", no_wrap=True, min_width=5)
+    table.add_column("recent", no_wrap=True, min_width=HISTORY)
     for one in series:
         last = f"{one.values[-1]:.6g}" if one.values else "-"
         share = f"{100 * one.covered / one.judged:.0f} %" if one.judged else "-"
-        band = f"{one.lower:.6g} … {one.upper:.6g}"
-        table.add_row(one.asset, last, f"{one.prediction:.6g}", band, share, _spark(list(one.values)))
+        band = f"{one.lower:.5g} … {one.upper:.5g}"
+        table.add_row(Text(one.asset), last, f"{one.prediction:.6g}", band, share, _spark(list(one.values)))
     return table
 
 

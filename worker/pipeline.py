@@ -4,28 +4,40 @@
     XREAD --> read-ahead -----> take, HMGET rows -> the graph -------> one EXEC a partition
                                 micro-batch k+1     micro-batch k      micro-batch k-1
 
-A row lives in this worker's table while the lease holds. The first commit that is not accepted makes its holding
+A row lives in this worker's table while the lease holds. Predictions are stored with every commit, states with every
+`state_every`-th and when no tick comes: whoever takes over reads on from where the states are, and makes them again
+from ticks whose predictions exist already. The first commit that is not accepted makes its holding
 *lost*: what is in flight of it is thrown away, and the next owner, perhaps this worker, starts from the stored cursor.
 That one rule covers zombies, failovers, lost replies and a Redis that went away.
 """
 
 import asyncio
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import numpy as np
 
-from predictor_core import CorruptRecord, RejectReason, decode_record
+from predictor_core import RejectReason
 from scheduler.batching import Backlog, BatchLimits, room, take
 from scheduler.shedding import Shedder
 from state_store import Commit, Outcome, PartitionSealed, StateStore, StoreFull, StoreUnavailable, Ticks
 from worker.device import Answer, Device, Work
+from worker.errors import TicksGone
+from worker.generations import Generations
 from worker.holding import Holding
+from worker.hotpath.knobs import Knobs
+from worker.hotpath.measures import Measures
+from worker.keeping import Keeping
 from worker.metrics import Metrics
-from worker.microbatch import MicroBatch, Part, commit_of, others, work_of
+from worker.microbatch import NOTHING, MicroBatch, Part, commit_of, commit_of_states, numbers_for, others, work_of
+from worker.settings import UNWRITTEN_TICKS_MAX
+from worker.succession import Succession
 
 READ_BLOCK_MS = 500
+CROWDED_S = 10.0
 FULL_PAUSE_S = 0.5
 QUARANTINED = "the stored state of this asset is corrupt"
 DEADLY = "this tick ended its worker each time it was tried"
@@ -45,14 +57,23 @@ class Pipeline:
         limits: BatchLimits,
         shedder: Shedder,
         metrics: Metrics,
+        generations: Generations,
         clock: Callable[[], float] = time.monotonic,
+        window_s: float = 0.0,
+        state_every: int = 1,
     ) -> None:
-        self.store, self.device, self.limits, self.shedder, self.metrics = store, device, limits, shedder, metrics
-        self.clock = clock
+        self.store, self.device, self.shedder, self.metrics = store, device, shedder, metrics
+        self.clock, self.state_every, self.generations = clock, state_every, generations
+        self.rows = Keeping(store, device.table, device.program.layout_fingerprint, metrics)
+        self.succession = Succession(store, device, self.rows, generations, shedder.depth)
+        self.knobs = Knobs(limits, window_s)  # replaced as a whole by the tuner; read once for a micro-batch
+        self.measures: Measures | None = None  # of the tuner
         self.holdings: dict[int, Holding] = {}
         self.lost: list[Holding] = []  # for the service to give back
         self._draining = False
         self._newest_ns = 0
+        self._crowded_until_s = -math.inf
+        self._first_s: float | None = None  # when the first tick of the next micro-batch was there
         self._readers: dict[int, asyncio.Task] = {}
         self._arrived = asyncio.Event()
         self._prepared: asyncio.Queue[MicroBatch | None] = asyncio.Queue(1)
@@ -74,6 +95,7 @@ class Pipeline:
         self.holdings.pop(holding.partition, None)
         await self._stop_reading(holding)
         await holding.settled()
+        await self._catch_up(holding)
         self.device.table.forget(holding)
 
     async def drain(self) -> None:
@@ -86,8 +108,10 @@ class Pipeline:
 
     async def _read(self, holding: Holding) -> None:
         block_ms = 0  # the first look does not wait
+        if holding.read_to != holding.cursor:
+            await self._alone(holding, self._recall(holding))
         while not holding.lost:
-            count = room(holding.buffered, self.limits)
+            count = room(holding.buffered, self.knobs.limits)
             if not count:
                 holding.space.clear()
                 await holding.space.wait()
@@ -99,10 +123,44 @@ class Pipeline:
                 return
             if ticks.ids:
                 holding.push(ticks)
+                self._first_s = self.clock() if self._first_s is None else self._first_s
                 self._arrived.set()
             elif not block_ms:
                 holding.attempts = 1  # nothing was waiting: no tick ended the workers before
+            elif not holding.in_flight:
+                await self._alone(holding, self._catch_up(holding))
             block_ms = READ_BLOCK_MS
+
+    async def _alone(self, holding: Holding, work: Coroutine[Any, Any, None]) -> None:
+        """Does something while nothing else of the holding is in flight, to its end even if its reader is stopped."""
+
+        async def settling() -> None:
+            try:
+                await work
+            finally:
+                self._settle(holding)
+
+        holding.begin()
+        await asyncio.shield(self._tasks.create_task(settling()))
+
+    async def _recall(self, holding: Holding) -> None:
+        holding.unwritten_batches = self.state_every  # so the next commit stores what this makes
+        try:
+            await self.succession.take_over(holding)
+        except TicksGone as error:
+            log.error("recall_impossible", extra={"partition": holding.partition, "why": str(error)})
+            self.lose(holding, str(error))
+        except StoreUnavailable as error:
+            self.lose(holding, str(error))
+
+    async def _catch_up(self, holding: Holding) -> None:
+        """Stores the states that are ahead of the stored ones."""
+        if holding.lost or not holding.unwritten_batches:
+            return
+        codes = holding.written()
+        records = await self.device.records(holding.slots[codes])
+        if await self._sent(holding, commit_of_states(holding, codes, records)):
+            self.rows.stored(holding, codes)
 
     async def _stop_reading(self, holding: Holding) -> None:
         reader = self._readers.pop(holding.partition, None)
@@ -115,64 +173,74 @@ class Pipeline:
     async def _prepare(self) -> None:
         while not self._draining:
             self._arrived.clear()
-            shares = take(self._backlogs(), self.limits)
+            knobs = self.knobs
+            if knobs.window_s and await self._linger(knobs):
+                continue
+            shares = take(self._backlogs(knobs.limits), knobs.limits)
             if shares:
-                await self._prepared.put(await self._micro_batch(shares))
+                self._first_s = None
+                await self._prepared.put(await self._micro_batch(shares, knobs))
             else:
                 await self._arrived.wait()
         await self._prepared.put(None)
 
-    def _backlogs(self) -> list[Backlog]:
-        return [self._backlog(holding) for holding in self.holdings.values() if holding.buffered]
+    async def _linger(self, knobs: Knobs) -> bool:
+        """Waits for more ticks while a micro-batch would not be full; its window begins with its first tick."""
+        buffered = sum(holding.buffered for holding in self.holdings.values())
+        if not 0 < buffered < knobs.limits.ticks_max:
+            return False
+        left_s = (self._first_s or 0.0) + knobs.window_s - self.clock()
+        if left_s <= 0:
+            return False
+        try:
+            await asyncio.wait_for(self._arrived.wait(), left_s)
+        except TimeoutError:
+            pass
+        return True
 
-    def _backlog(self, holding: Holding) -> Backlog:
+    def _backlogs(self, limits: BatchLimits) -> list[Backlog]:
+        return [self._backlog(holding, limits) for holding in self.holdings.values() if holding.buffered]
+
+    def _backlog(self, holding: Holding, limits: BatchLimits) -> Backlog:
         codes, oldest_ns = holding.ready()
-        return Backlog(holding.partition, oldest_ns, codes[: holding.ticks_max(self.limits.ticks_max)])
+        return Backlog(holding.partition, oldest_ns, codes[: holding.ticks_max(limits.ticks_max)])
 
-    async def _micro_batch(self, shares: dict[int, int]) -> MicroBatch:
+    async def _micro_batch(self, shares: dict[int, int], knobs: Knobs) -> MicroBatch:
         taken = [(self.holdings[p], *self.holdings[p].take(count)) for p, count in shares.items()]
+        depth, generation = self.shedder.depth, self.generations.current
         with self.metrics.stage_seconds.labels("load").time():
             parts = await asyncio.gather(*(self._part(*share) for share in taken))
-        return MicroBatch(list(parts), work_of(parts, self.shedder.depth))
+        return MicroBatch(list(parts), work_of(parts, depth, *numbers_for(parts, generation)), knobs)
 
     async def _part(self, holding: Holding, ticks: Ticks, codes: np.ndarray) -> Part:
         refused = dict(ticks.malformed)
         if holding.cornered():
             refused[0] = DEADLY
-        await self._load(holding, np.unique(codes[others(len(codes), refused)]))
+        try:
+            await self.rows.bring(holding, np.unique(codes[others(len(codes), refused)]))
+        except StoreUnavailable as error:
+            self.lose(holding, str(error))
         for i in np.flatnonzero(np.isin(codes, list(holding.quarantined))):
             refused.setdefault(int(i), QUARANTINED)
-        computed = others(len(codes), refused) if not holding.lost else np.empty(0, np.int64)
-        return Part(holding, ticks, refused, computed, holding.slots[codes[computed]])
+        computed = others(len(codes), refused) if not holding.lost else NOTHING
+        self.rows.ahead(holding, np.unique(codes[computed]))
+        writes = self._due(holding)
+        return Part(
+            *(holding, ticks, refused, computed, holding.slots[codes[computed]]),
+            writes=writes,
+            written=holding.written() if writes else NOTHING,
+        )
 
-    async def _load(self, holding: Holding, codes: np.ndarray) -> None:
-        """Brings the rows that are not in the table; from here to the commit their slots are busy."""
-        table = self.device.table
-        slots = holding.slots[codes]
-        table.busy[slots[slots >= 0]] += 1
-        missing = [int(code) for code in codes[slots < 0] if code not in holding.quarantined]
-        if not missing:
-            return
-        try:
-            records = await self.store.load(holding.partition, [holding.assets[code] for code in missing])
-        except StoreUnavailable as error:
-            return self.lose(holding, str(error))
-        for code, record in zip(missing, records, strict=True):
-            row = self._row(holding, code, record)
-            if row is not None:
-                table.place(holding, code, row)
-
-    def _row(self, holding: Holding, code: int, record: bytes | None) -> np.ndarray | None:
-        """A stored row, or the cold one; a corrupt record quarantines its asset, and only that."""
-        if record is None:
-            return self.device.table.cold
-        try:
-            return decode_record(record, self.device.program.layout_fingerprint)
-        except CorruptRecord as error:
-            holding.quarantined.add(code)
-            self.metrics.corrupt_states.inc()
-            log.error("state_corrupt", extra={"asset": holding.assets[code].decode(), "why": str(error)})
-            return None
+    def _due(self, holding: Holding) -> bool:
+        """Often enough, before a commit grows too large or too much of the table is busy, and while memory is short."""
+        limits = self.knobs.limits
+        rows_max = min(limits.bytes_max * 3 // 4 // limits.row_bytes, self.rows.crowded(len(self.holdings)))
+        return (
+            holding.unwritten_batches >= self.state_every
+            or holding.unwritten_ticks >= UNWRITTEN_TICKS_MAX
+            or int(np.count_nonzero(holding.unwritten)) >= rows_max
+            or self.clock() < self._crowded_until_s
+        )
 
     # -- compute ------------------------------------------------------------------------------------------------------
 
@@ -209,8 +277,10 @@ class Pipeline:
             with self.metrics.stage_seconds.labels("commit").time():
                 parts = enumerate(batch.parts)
                 await asyncio.gather(*(self._commit_part(part, i, batch.work, answer) for i, part in parts))
+            if self.measures is not None and not any(part.holding.lost for part in batch.parts):
+                self.measures.committed(batch, answer)
             for slots in answer.slots:
-                self.device.table.busy[slots] -= 1
+                self.rows.done(slots)
             for part in batch.parts:
                 self._settle(part.holding)
 
@@ -219,15 +289,25 @@ class Pipeline:
         if holding.lost:
             return
         commit = commit_of(part, slice(work.bounds[index], work.bounds[index + 1]), answer, index)
+        if await self._sent(holding, commit):
+            holding.cursor = commit.after
+            if part.writes:
+                self.rows.stored(holding, part.written)
+            self._count(part, commit)
+
+    async def _sent(self, holding: Holding, commit: Commit) -> bool:
+        """Commits; False if the holding is lost by it."""
         try:
             outcome = await self._answer(holding, commit)
         except (StoreUnavailable, StoreFull, PartitionSealed) as error:
-            return self.lose(holding, str(error))
+            self.lose(holding, str(error))
+            return False
         self.metrics.commits.labels(outcome.value).inc()
         if outcome not in (Outcome.OK, Outcome.ALREADY):
-            return self.lose(holding, outcome.value)
-        holding.cursor, holding.attempts, holding.fresh_s = commit.after, 1, self.clock()
-        self._count(part, commit)
+            self.lose(holding, outcome.value)
+            return False
+        holding.attempts, holding.fresh_s = 1, self.clock()
+        return True
 
     async def _answer(self, holding: Holding, commit: Commit) -> Outcome:
         """A full server took nothing: makes room, or waits with the commit in hand, until there is some."""
@@ -235,6 +315,7 @@ class Pipeline:
             try:
                 return await self.store.commit(holding.lease, commit)
             except StoreFull as error:
+                self._crowded_until_s = self.clock() + CROWDED_S  # ticks that are in no state yet cannot make room
                 if await self._make_room(holding.partition):
                     continue
                 if not self._draining:
@@ -254,6 +335,8 @@ class Pipeline:
     def _count(self, part: Part, commit: Commit) -> None:
         self.metrics.ticks.inc(commit.applied)
         self.metrics.predictions.inc(len(commit.ids))
+        if self.measures is not None:
+            self.measures.count(len(commit.ids), len(commit.rejected))
         for rejected in commit.rejected:
             self.metrics.rejected.labels(_label(rejected.reason)).inc()
         self.metrics.tick_latency_seconds.observe(time.time() - part.ticks.arrivals_ns[0] / 1e9)

@@ -7,6 +7,7 @@ import signal
 
 import uvloop
 
+from worker.devicewatch import watch_devices
 from worker.health import health_server
 from worker.logs import start_logging
 from worker.metrics import Metrics
@@ -51,7 +52,9 @@ async def _serve(settings: Settings, partitions: int | None) -> None:
                 "namespace": settings.redis.namespace,
             },
         )
+        watch = watch_devices(metrics.registry)
         await run_worker(settings, metrics, partitions=partitions, stop=stop, on_progress=on_progress)
+        watch.stop()
     log.info("stopped")
 
 

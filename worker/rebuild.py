@@ -23,9 +23,10 @@ from worker.backups import open_backup
 from worker.calm import Replay
 from worker.errors import NotRebuilt
 from worker.reach import open_store
+from worker.recall import depth_of, made_by
 from worker.settings import Settings
 from worker.states import home_of
-from worker.verify import TICKS_AT_ONCE, depth_of, made_by
+from worker.verify import TICKS_AT_ONCE
 
 LEASE_MS = 5000
 TAKE_OVER_TRIES = 200
@@ -58,6 +59,7 @@ async def rebuild_state(settings: Settings, asset: str, backup: Path | None, col
                 f"the fleet {settings.redis.namespace!r} has states of layout {meta.layout.hex()}, these settings make "
                 f"{history.replay.program.layout_fingerprint.hex()}: give the --config that its workers have"
             )
+        history.replay.generations.learn(await store.config_history())
         if not cold:
             history.begin(await store.probe(history.partition), backup)
             await history.follow((await store.probe(history.partition)).cursor)
@@ -131,7 +133,7 @@ class History:
         payloads = [(predictions[i] or {}).get(b"p", b"") for i in taken]
         depths = np.array([depth_of(payload, self.replay.config.log_sig_depth) for payload in payloads], np.int32)
         columns = (ticks.values[taken], ticks.times_ns[taken], ticks.arrivals_ns[taken])
-        answers = self.replay.take([self.asset] * len(taken), *columns, depths)
+        answers = self.replay.take([self.asset] * len(taken), *columns, depths, list(map(made_by, payloads)))
         for i, entry in enumerate(taken):
             accepted = answers.rejected[i] == RejectReason.accepted
             self._compare(ticks.ids[entry], payloads[i], answers.payloads[i].tobytes() if accepted else b"")
@@ -154,7 +156,7 @@ class History:
     def _compare(self, tick_id: bytes, kept: bytes, made: bytes) -> None:
         if kept == made:
             return
-        if made_by(kept) == self.replay.program.fingerprint:
+        if self.replay.generations.know([made_by(kept)]):
             raise NotRebuilt(
                 f"{self.rebuilt.asset!r}: its tick {tick_id.decode()} gives another prediction than the one kept, so "
                 "the log is not what its workers saw. Nothing was changed; see `predictor verify`."
@@ -194,6 +196,7 @@ async def _put(store: RedisStateStore, lease: Lease, history: History) -> None:
             state_records=record,
             rejected=[],
             applied=0,
+            state_cursor=lease.state_cursor,  # ticks after it come again: this row finds them late
         ),
     )
     if outcome is not Outcome.OK:

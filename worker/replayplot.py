@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from predictor_core import FunctionalPredictor
-from worker.charts import write_picture
 from worker.errors import BadInput
 from worker.settings import Settings
 from worker.ticksfile import TicksFile
@@ -23,6 +22,6 @@ def plot_file(settings: Settings, file: TicksFile, asset: str | None, path: Path
     values, times_ns, arrivals_ns = (column[mine] for column in (file.values, file.times_ns, file.arrivals_ns))
     _, results = predictor.replay(predictor.init_state(), values[None], times_ns, arrivals_ns)
     try:
-        write_picture(path, results[0], values, times_ns, asset)
+        results[0].plot(values, times_ns, asset).save(path)
     except OSError as error:
         raise BadInput(f"{path} cannot be written: {error.strerror}") from None

@@ -21,6 +21,7 @@ class RowTable:
         self.cold = cold
         self.rows = np.empty((capacity, cold.shape[-1]), cold.dtype)  # untouched pages cost no memory
         self.busy = np.zeros(capacity, np.int32)
+        self.tenancy = np.zeros(capacity, np.int64)  # how often each slot was given away
         self._free = list(range(capacity - 1, -1, -1))
         self._tenant: list[tuple[Holding, int] | None] = [None] * capacity
         self._hand = 0
@@ -36,6 +37,7 @@ class RowTable:
         self._tenant[slot] = (holding, code)
         holding.slots[code] = slot
         self.busy[slot] = 1
+        self.tenancy[slot] += 1
         self.rows[slot] = row
 
     def forget(self, holding: "Holding") -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -70,13 +71,18 @@ class Lines:
 
     def phase(self, text: str) -> None:
         if text != self._last_phase:
-            print(text, file=sys.stderr, flush=True)
+            _say(text)
         self._last_phase = text
 
     def show(self, picture: Picture) -> None:
         if time.monotonic() - self._shown >= LINE_EVERY_S:
             self._shown = time.monotonic()
-            print(picture.line(), file=sys.stderr, flush=True)
+            _say(picture.line())
 
     def close(self) -> None:
         pass
+
+
+def _say(text: str) -> None:
+    with suppress(BrokenPipeError):  # nobody listens any more: no reason to end what is being watched
+        print(text, file=sys.stderr, flush=True)

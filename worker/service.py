@@ -7,11 +7,14 @@ from collections.abc import Callable
 from predictor_core import Program, payload_fields
 from scheduler.placement import Member, PlacementRules, View, plan
 from state_store import Held, PartitionSealed, StateStore, StoreFull, StoreUnavailable, WorkerInfo
+from worker.garbage import spare_the_collector
 from worker.holding import Holding
+from worker.hotpath.tuning import Tuning
 from worker.metrics import Metrics
 from worker.pipeline import Pipeline
 from worker.settings import Settings
-from worker.wiring import make_device, make_pipeline, make_store
+from worker.shutdown import Shutdown
+from worker.wiring import make_device, make_pipeline, make_store, make_tuning
 
 BEATS_PER_LEASE = 10
 MEASURE_S = 2.0
@@ -38,7 +41,10 @@ async def run_worker(
         on_progress("compiling the graph")
         await device.compile()
         metrics.compilations.set(device.program.compilations)
-        worker = Worker(store, make_pipeline(settings, store, device, metrics), settings, metrics, partitions)
+        pipeline = make_pipeline(settings, store, device, metrics)
+        tuning = make_tuning(settings, pipeline, metrics)
+        worker = Worker(store, pipeline, settings, metrics, partitions, tuning)
+        spare_the_collector()
         on_progress("ready")
         await worker.run(stop)
     finally:
@@ -57,19 +63,29 @@ class Worker:
     """Keeps its leases fresh and moves towards the placement that all live workers agree on."""
 
     def __init__(
-        self, store: StateStore, pipeline: Pipeline, settings: Settings, metrics: Metrics, partitions: int
+        self,
+        store: StateStore,
+        pipeline: Pipeline,
+        settings: Settings,
+        metrics: Metrics,
+        partitions: int,
+        tuning: Tuning | None = None,
     ) -> None:
+        self.tuning = tuning
         self.store, self.pipeline, self.settings, self.metrics = store, pipeline, settings.worker, metrics
         self.partitions = partitions
         self.clock = pipeline.clock
         self.since_ms: dict[int, int] = {}
         self.sealed: set[int] = set()
+        self.generation = 0  # of the configuration, as far as it was looked at
         self.measured_s = -MEASURE_S
         self.beat_s = settings.worker.lease_ms / 1000 / BEATS_PER_LEASE
 
     async def run(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as tasks:
             self.pipeline.start(tasks)
+            if self.tuning is not None:
+                tasks.create_task(self.tuning.run(stop))
             while not stop.is_set():
                 await self._beat()
                 await _sleep_unless(stop, self.beat_s)
@@ -78,17 +94,21 @@ class Worker:
     async def drain(self) -> None:
         """Commits what was taken, then lets others have the partitions at once."""
         held = list(self.pipeline.holdings.values())
-        log.info("draining", extra={"partitions": len(held)})
+        shutdown = Shutdown(self.metrics.shutdown, self.clock)
+        shutdown.begin(sum(holding.buffered for holding in held), partitions=len(held))
         await self.pipeline.drain()
+        shutdown.phase("drain")
         try:
             for holding in [*held, *self.pipeline.lost]:
                 await self.store.release(holding.lease)
             await self.store.deregister_worker(self.settings.name)
         except (StoreUnavailable, StoreFull) as error:
             log.warning("leases_left_to_expire", extra={"why": str(error)})
+        shutdown.end(0)
 
     async def _beat(self) -> None:
         try:
+            await self._take_generation()
             await self._give_back_lost()
             await self._renew()
             await self._place()
@@ -97,6 +117,20 @@ class Worker:
         except (StoreUnavailable, StoreFull) as error:
             log.warning("store_unavailable", extra={"why": str(error)})
         self.metrics.held_partitions.set(len(self.pipeline.holdings))
+
+    async def _take_generation(self) -> None:
+        """The newest numbers of the fleet hold from the next micro-batch on."""
+        number = (await self.store.read_config()).number
+        if number == self.generation:
+            return
+        self.generation = number
+        generations = self.pipeline.generations
+        generations.learn(await self.store.config_history())
+        if generations.refused:
+            log.error("generation_refused", extra={"generation": number, "why": generations.refused})
+            return
+        self.metrics.generation.set(number)
+        log.info("generation_taken", extra={"generation": number})
 
     async def _give_back_lost(self) -> None:
         """A lost lease that is still in this worker's name would only keep others, and itself, waiting."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 PREFIX = "USP_"
 BATCHES_IN_FLIGHT_MAX = 8  # Five at most, and some slack.
 FILE_VARIABLE = PREFIX + "CONFIG"
+WINDOW_MS_MAX = 100.0
+UNWRITTEN_TICKS_MAX = 2048  # applied ticks of a partition that its stored states may not reflect yet
 NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -62,10 +64,16 @@ class WorkerSettings(_Section):
     ticks_per_asset_max: int = Field(
         default=64, ge=1, le=65_536, description="most ticks of one asset in a micro-batch"
     )
+    window_ms: float = Field(
+        default=0.0, ge=0, le=WINDOW_MS_MAX, description="how long a micro-batch that is not full waits for more ticks"
+    )
     rows_kept: int = Field(
         default=65_536, ge=8, le=16_777_216, description="state rows held in memory while leases hold"
     )
-    commit_bytes_max: int = Field(default=800_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
+    commit_bytes_max: int = Field(default=1_000_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
+    state_every: int = Field(
+        default=8, ge=1, le=1024, description="states are stored with every n-th commit, and when no tick comes"
+    )
     read_ahead_max: int = Field(default=8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
     ticks_kept: int = Field(default=100_000, ge=0, description="ticks of a partition kept behind its cursor")
     predictions_kept: int = Field(default=100_000, ge=0, description="predictions of a partition kept")
@@ -76,12 +84,47 @@ class WorkerSettings(_Section):
         if self.rows_kept < BATCHES_IN_FLIGHT_MAX * self.rows_max:
             least = BATCHES_IN_FLIGHT_MAX * self.rows_max
             raise ValueError(f"rows_kept must be at least {BATCHES_IN_FLIGHT_MAX} x rows_max = {least}")
+        if self.state_every > 1 and self.predictions_kept < (least := UNWRITTEN_TICKS_MAX + self.ticks_max):
+            raise ValueError(f"predictions_kept must be at least {UNWRITTEN_TICKS_MAX} + ticks_max = {least}")
         return self
 
     @field_validator("cache_dir", mode="before")
     @classmethod
     def _empty_is_none(cls, path: Any) -> Any:
         return None if path == "" else path
+
+
+class HotpathSettings(_Section):
+    """The tuner: what it aims at and how fast it may go; the same for all workers. See docs/hotpath.md."""
+
+    enabled: bool = Field(default=True, description="off: this worker neither measures nor follows nor leads")
+    poll_s: float = Field(default=1.0, ge=0.02, le=60, description="how often workers look for a configuration")
+    digest_s: float = Field(default=10.0, ge=0.05, le=600, description="length of one window of measurement")
+    digests_per_side: int = Field(default=5, ge=1, le=100, description="windows on each side of the centre")
+    settle_s: float = Field(default=15.0, ge=0, le=3600, description="how long a change is left to take effect")
+    patience_s: float = Field(default=120.0, ge=0.1, le=36_000, description="longest wait for one side's windows")
+    lease_ms: int = Field(default=10_000, ge=200, le=600_000, description="a silent leader is replaced after this long")
+    samples_min: int = Field(default=2000, ge=1, description="fewest latencies in a window of the fleet")
+    preset: Literal["conservative", "balanced", "aggressive"] = "conservative"
+    hourly_budget: float = Field(
+        default=0.25, gt=0, le=1000, description="how far a knob may move in an hour, as a share of its range"
+    )
+    learning_rate: float = Field(default=0.1, gt=0, le=100, description="largest gain; a noisy dry run lowers it")
+    perturbation_scale: float = Field(
+        default=0.025, gt=0, le=0.1, description="smallest probe, as a share of the range; a noisy dry run raises it"
+    )
+    seed: int = Field(default=42, ge=0)
+    promote: bool = Field(default=False, description="a centre that was good for 20 cycles becomes the baseline")
+    p95_target_ms: float = Field(default=100.0, gt=0)
+    p99_target_ms: float = Field(default=200.0, gt=0)
+    lag_target_s: float = Field(default=1.0, gt=0, description="age of the oldest tick that waits")
+    p99_limit_ms: float = Field(default=10_000.0, gt=0, description="beyond it a probe ends at once")
+    lag_limit_s: float = Field(default=60.0, gt=0, description="beyond it a probe ends at once")
+    rejected_limit: float = Field(default=0.5, gt=0, le=1, description="share of dead letters that ends a probe")
+    audit_max: int = Field(default=100_000, ge=10, description="audit events that may wait for their archive")
+    directory: Path = Field(
+        default=Path(".predictor/hotpath"), description="the audit's archive and the last good document"
+    )
 
 
 class LogSettings(_Section):
@@ -102,6 +145,7 @@ class Settings(BaseSettings):
     worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings())
     predictor: dict[str, Any] = Field(default={}, description="fields of PredictorConfig")
     log: LogSettings = LogSettings()
+    hotpath: HotpathSettings = HotpathSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -155,8 +199,13 @@ class _Layer:
 def load(flags: Mapping[str, Mapping[str, Any]] | None = None, file: Path | None = None) -> Settings:
     """Reads every source once; flags that are None were not given."""
     given = {section: {k: v for k, v in keys.items() if v is not None} for section, keys in (flags or {}).items()}
+    given = {section: keys for section, keys in given.items() if keys}
     file = file or (Path(os.environ[FILE_VARIABLE]) if os.environ.get(FILE_VARIABLE) else None)
     layers = [_Layer("command line", given), _Layer("environment", _environment()), _Layer(str(file), _toml(file))]
+    for layer in layers:
+        for section, keys in layer.values.items():
+            if section in Settings.model_fields and not isinstance(keys, Mapping):
+                raise SettingsError(f"{layer.place_of((section,))} must be a section with settings in it, got {keys!r}")
     try:
         return Settings(**reduce(_laid_over, (layer.values for layer in layers)))
     except ValidationError as error:
@@ -164,8 +213,9 @@ def load(flags: Mapping[str, Mapping[str, Any]] | None = None, file: Path | None
 
 
 def masked(url: str) -> str:
-    """The URL without its password."""
-    return re.sub(r"(?<=://)([^:@/]*):[^@]*@", r"\1:***@", url)
+    """The URL without its password, which may hold an @ itself."""
+    url = re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", url)
+    return re.sub(r"(?<=[?&]password=)[^&]*", "***", url)
 
 
 def _environment() -> dict[str, Any]:

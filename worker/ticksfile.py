@@ -16,6 +16,7 @@ from worker.errors import BadInput
 
 NEEDED = ("asset", "timestamp_ns", "value")
 OPTIONAL = ("arrival_ns", "depth")
+_REAL, _WHOLE = set("0123456789+-.eE"), set("0123456789+-")  # float() and int() also take "1_5": no log does
 
 
 class TicksFile:
@@ -84,6 +85,9 @@ def _number(text: str, name: str, where: str) -> float | int:
     kind: Callable[[str], float | int] = float if name == "value" else int
     try:
         number = kind(text)
+        strange = set(text.strip()) - (_WHOLE if kind is int else _REAL)
+        if strange and (kind is int or math.isfinite(number)):  # what is not finite has letters
+            raise ValueError
     except ValueError:
         expected = "a number" if kind is float else "a whole number"
         raise BadInput(f"{where}: {name} must be {expected}, found {text!r}") from None

@@ -5,6 +5,7 @@ import time
 
 from state_store import PredictionReader, RedisStateStore
 from worker.latencies import Latencies
+from worker.lines import printable
 from worker.picture import Picture, Series, band
 from worker.reach import open_store
 from worker.screen import open_screen
@@ -72,6 +73,7 @@ class Top:
             if live:
                 self._latencies.add((now_ns - prediction.timestamp_ns) / 1e6)
             if len(self._series) < SERIES_MAX:
-                self._series.setdefault(prediction.asset, Series(prediction.asset))
+                shown = printable(prediction.asset)
+                self._series.setdefault(prediction.asset, Series(shown))
             if series := self._series.get(prediction.asset):
                 series.predict(*band(prediction))

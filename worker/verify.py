@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import msgpack
 import numpy as np
 
 from predictor_core import CorruptRecord, WrongLayout, decode_record
@@ -17,6 +16,7 @@ from state_store import START, FleetMismatch, RedisStateStore, Ticks
 from state_store.letters import Letters
 from state_store.logs import Logs, Looking
 from worker.calm import Replay
+from worker.recall import depth_of, made_by
 from worker.settings import Settings
 
 TICKS_AT_ONCE = 4096
@@ -59,12 +59,14 @@ async def verify_fleet(settings: Settings, store: RedisStateStore, since: bytes 
             f"the fleet {settings.redis.namespace!r} has states of layout {meta.layout.hex()}, these settings make "
             f"{replay.program.layout_fingerprint.hex()}: give the --config that its workers have"
         )
-    total = Verdict()
+    total, history = Verdict(), await store.config_history()
     async with Looking(settings.redis.url) as looking:
         logs = Logs(looking, settings.redis.namespace)
         letters = Letters(logs, meta)
         for partition in range(meta.partitions):
-            total.add(await Partition(partition, store, logs, letters, Replay(settings), since).verify())
+            replay = Replay(settings)
+            replay.generations.learn(history)
+            total.add(await Partition(partition, store, logs, letters, replay, since).verify())
     return total
 
 
@@ -117,13 +119,15 @@ class Partition:
         letters |= await self._letters.notes(self._partition)  # of letters that were sent again or thrown away
         put_aside = {i for i, id in enumerate(ticks.ids) if letters.get(id, "late") not in CORE_REASONS}
         kept = np.array([i for i in range(len(ticks)) if i not in ticks.malformed and i not in put_aside], np.intp)
-        depths = np.array([self._depth(predictions.get(ticks.ids[i])) for i in kept], np.int32)
+        payloads = [predictions.get(ticks.ids[i], {}).get(b"p", b"") for i in kept]
+        full = self._replay.config.log_sig_depth
+        depths = np.array([depth_of(payload, full) for payload in payloads], np.int32)
         assets = [ticks.assets[i] for i in kept]
         self._assets.update(assets)
         expected: dict[bytes, bytes] = {}
         if len(kept):
             columns = (ticks.values[kept], ticks.times_ns[kept], ticks.arrivals_ns[kept])
-            answers = self._replay.take(assets, *columns, depths)
+            answers = self._replay.take(assets, *columns, depths, list(map(made_by, payloads)))
             accepted = np.flatnonzero(answers.rejected == RejectReason.accepted)
             expected = {ticks.ids[kept[i]]: answers.payloads[i].tobytes() for i in accepted}
         self.verdict.ticks += len(ticks)
@@ -142,7 +146,7 @@ class Partition:
                 continue
             verdict.predictions += 1
             if found[id] != payload:
-                ours = made_by(found[id]) == self._replay.program.fingerprint
+                ours = self._replay.generations.know([made_by(found[id])])
                 verdict.differing += ours
                 verdict.other_build += not ours
         verdict.unexpected += sum(_order(id) >= self._since for id in found.keys() - expected.keys())
@@ -165,9 +169,6 @@ class Partition:
         except (CorruptRecord, WrongLayout):
             return False
 
-    def _depth(self, prediction: dict[bytes, bytes] | None) -> int:
-        return depth_of((prediction or {}).get(b"p", b""), self._replay.config.log_sig_depth)
-
     async def _entries(self, log: str, until: bytes) -> Sequence[Any]:
         pages = self._logs.pages(self._partition, log, self._cursor, until)
         return [entry async for page in pages for entry in page]
@@ -176,25 +177,6 @@ class Partition:
         async for page in self._logs.pages(self._partition, "predictions"):
             return _order(page[0][0])
         return None
-
-
-def depth_of(payload: bytes, otherwise: int) -> int:
-    """The depth that a prediction was made at."""
-    recorded = _unpacked(payload).get("depth")
-    return recorded if recorded in (2, 3, 5) else otherwise
-
-
-def made_by(payload: bytes) -> bytes | None:
-    """The fingerprint of what made a prediction."""
-    return _unpacked(payload).get("made_by")
-
-
-def _unpacked(payload: bytes) -> dict[str, Any]:
-    try:
-        result = msgpack.unpackb(payload)
-    except (ValueError, msgpack.UnpackException):
-        return {}
-    return result if isinstance(result, dict) else {}
 
 
 def _order(entry_id: bytes) -> tuple[int, int]:

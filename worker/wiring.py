@@ -5,6 +5,8 @@ from scheduler.batching import BatchLimits
 from scheduler.shedding import Shedder, SheddingRules
 from state_store import RedisStateStore, Retention, StateStore
 from worker.device import Device
+from worker.generations import Generations
+from worker.hotpath.tuning import Tuning
 from worker.metrics import Metrics
 from worker.pipeline import Pipeline
 from worker.rows import RowTable
@@ -45,4 +47,10 @@ def make_pipeline(settings: Settings, store: StateStore, device: Device, metrics
         read_max=min(4096, worker.read_ahead_max),
     )
     shedder = Shedder(SheddingRules(depths=device.depths))
-    return Pipeline(store, device, limits, shedder, metrics)
+    waits = {"window_s": worker.window_ms / 1000, "state_every": worker.state_every}
+    return Pipeline(store, device, limits, shedder, metrics, Generations(device.program), **waits)
+
+
+def make_tuning(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> Tuning | None:
+    """The worker's part in the tuner, unless it is to have none."""
+    return Tuning(settings, pipeline, metrics.hotpath) if settings.hotpath.enabled else None

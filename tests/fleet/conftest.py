@@ -57,7 +57,12 @@ class Fleet:
         return probes
 
     def wait_until_idle(self) -> list:
-        return self.wait_until(lambda probes: all(probe.backlog == 0 for probe in probes), "an empty backlog")
+        """Until every tick has its prediction, and every stored state reflects them all."""
+
+        def idle(probes: list) -> bool:
+            return all(probe.backlog == 0 and probe.state_cursor == probe.cursor for probe in probes)
+
+        return self.wait_until(idle, "an empty backlog")
 
 
 @pytest.fixture(scope="session")

@@ -158,7 +158,7 @@ def test_the_page_on_operations_does_what_it_says(fleet, operator):
     fleet.wait_until_idle()
     page = (ROOT / "docs" / "operations.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", page, re.S)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         if "state import" in block:
             operator.stop(worker)

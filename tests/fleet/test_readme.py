@@ -31,6 +31,8 @@ def typed(tmp_path):
 
     def run(line: str) -> str:
         words = shlex.split(line, comments=True)
+        if words[0] == "source":  # the tests run in that environment already
+            return ""
         if words[-1] != "&":
             done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=240)
             assert done.returncode == 0, (line, done.stderr)

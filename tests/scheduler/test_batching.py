@@ -128,6 +128,8 @@ def test_every_partition_moves_in_every_take_when_there_is_room_for_all():
 def test_room_is_asked_before_reading():
     limits = BatchLimits(buffered_max=100, read_max=30)
     assert [room(buffered, limits) for buffered in (0, 70, 90, 100, 120)] == [30, 30, 10, 0, 0]
+    patient = BatchLimits(buffered_max=100, read_max=30, read_below=75)
+    assert [room(buffered, patient) for buffered in (0, 70, 74, 75, 90)] == [30, 30, 26, 0, 0]
 
 
 @pytest.mark.parametrize("wrong", [{"ticks_max": 0}, {"tick_bytes": -1}, {"bytes_max": 10}, {"read_max": 0}])

@@ -23,7 +23,7 @@ from tests.simulation.judge import Wrong, judge_numbered, judge_partition
 from tests.simulation.network import POINTS, FaultyStore, Trace, Weather, Wire
 from tests.simulation.producers import Feed, NumberedProducer, PlainClient
 from tests.simulation.server import Server, WatchedStore
-from tests.simulation.toy import DEADLY_VALUE, LAYOUT, ToyDevice
+from tests.simulation.toy import DEADLY_VALUE, LAYOUT, TOY_GENERATIONS, ToyDevice
 from tests.simulation.virtual import Process, Stuck, VirtualLoop
 from worker.metrics import Metrics
 from worker.pipeline import Pipeline
@@ -56,6 +56,7 @@ class Plan:
     retention: Retention
     events: tuple[str, ...]
     weather: Weather
+    state_every: int = 1
     workers_max: int = 12
     dooms: tuple[str, ...] = ()  # such as "kill at commit.before": for the first worker that comes there
 
@@ -79,7 +80,8 @@ def draw_plan(random: Random) -> Plan:
             rows_max=rows_max, ticks_max=random.choice((1, 4, 64)), ticks_per_asset_max=random.choice((1, 3, 16)),
             read_max=random.choice((2, 8, 64)), buffered_max=random.choice((8, 64)),
         ),
-        rows_kept=6 * rows_max,
+        rows_kept=rows_max * random.choice((6, 100)),
+        state_every=random.choice((1, 2, 8)),
         retention=Retention(ticks=random.choice((0, 8, 100_000))),
         events=tuple(random.choice(EVENTS) for _ in range(random.choice((0, 1, 2, 4, 6)))),
         weather=Weather(
@@ -176,7 +178,9 @@ class History:
         store = self.cast.faulty(wire, self.plan.retention, self.cast.store)
         ahead_s = self.random.random() * 1e4
         pipeline = self.cast.pipeline(
-            store, device, self.plan.limits, Shedder(), METRICS, clock=lambda: ahead_s + self.loop.time()
+            *(store, device, self.plan.limits, Shedder(), METRICS, TOY_GENERATIONS),
+            clock=lambda: ahead_s + self.loop.time(),
+            state_every=self.plan.state_every,
         )
         settings = WorkerSettings.model_construct(name=process.name, lease_ms=self.plan.lease_ms, capacity=256)
         member = Member(process, wire, pipeline, asyncio.Event())

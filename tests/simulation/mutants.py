@@ -14,7 +14,9 @@ from state_store.memory import MemoryPartition
 from tests.simulation.history import Cast, History
 from tests.simulation.network import FaultyStore
 from tests.simulation.server import WatchedStore
+from tests.simulation.toy import LAYOUT
 from worker.holding import Holding
+from worker.keeping import Keeping
 from worker.pipeline import Pipeline
 
 SENDS_MAX = 8
@@ -71,22 +73,51 @@ class GeneratedIds(WatchedStore):
             kept.latest[asset] = latest_value(entry_id, payload)
 
 
-class KeepsRows(Pipeline):
+class OldRows(Keeping):
     """Trusts the rows of a holding that was lost when it gets the partition again."""
 
-    def __init__(self, *parts, **clock) -> None:
-        Pipeline.__init__(self, *parts, **clock)
-        self.kept: dict[tuple[int, bytes], np.ndarray] = {}
+    kept: dict[tuple[int, bytes], np.ndarray]
+
+    def _row(self, holding: Holding, code: int, record: bytes | None) -> np.ndarray | None:
+        kept = self.kept.pop((holding.partition, holding.assets[code]), None)
+        return Keeping._row(self, holding, code, record) if kept is None else kept
+
+
+class KeepsRows(Pipeline):
+    """Has such rows."""
+
+    def __init__(self, *parts, **settings) -> None:
+        Pipeline.__init__(self, *parts, **settings)
+        self.rows = self.succession.rows = OldRows(self.store, self.device.table, LAYOUT, self.metrics)
+        self.rows.kept = {}
 
     def lose(self, holding: Holding, why: str) -> None:
         for code, asset in enumerate(holding.assets):
             if holding.slots[code] >= 0:
-                self.kept[holding.partition, asset] = self.device.table.rows[holding.slots[code]].copy()
+                self.rows.kept[holding.partition, asset] = self.device.table.rows[holding.slots[code]].copy()
         Pipeline.lose(self, holding, why)
 
-    def _row(self, holding: Holding, code: int, record: bytes | None) -> np.ndarray | None:
-        kept = self.kept.pop((holding.partition, holding.assets[code]), None)
-        return Pipeline._row(self, holding, code, record) if kept is None else kept
+
+class TrustsTheStates(Pipeline):
+    """Takes stored states as those of the cursor, though they may be behind it."""
+
+    async def _recall(self, holding: Holding) -> None:
+        holding.read_to = holding.cursor
+
+
+class FirstRowOnly(Keeping):
+    """Forgets which rows are ahead, but for one."""
+
+    def ahead(self, holding: Holding, codes: np.ndarray) -> None:
+        Keeping.ahead(self, holding, codes[:1])
+
+
+class LeavesStatesBehind(Pipeline):
+    """Says that states were stored with a commit that did not carry them all."""
+
+    def __init__(self, *parts, **settings) -> None:
+        Pipeline.__init__(self, *parts, **settings)
+        self.rows = self.succession.rows = FirstRowOnly(self.store, self.device.table, LAYOUT, self.metrics)
 
 
 class SendsToTheNewServer(FaultyStore):
@@ -129,5 +160,7 @@ MUTANTS = {
     "with client retries": Mutant(Cast(store=SendsAgainBlindly), 20),
     "with generated ids": Mutant(Cast(store=GeneratedIds), 2),
     "with rows kept after a lost commit": Mutant(Cast(pipeline=KeepsRows), 50),
+    "with states taken as those of the cursor": Mutant(Cast(pipeline=TrustsTheStates), 50),
+    "with states left behind": Mutant(Cast(pipeline=LeavesStatesBehind), 20),
     "with commits sent to the new server": Mutant(Cast(faulty=SendsToTheNewServer), 100, PAUSES),
 }

@@ -5,7 +5,7 @@ lost, doubled, or taken in another order changes all that follows.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from hashlib import blake2b
 from types import SimpleNamespace
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from predictor_core import RejectReason, encode_records
 from worker.device import Answer, Work, _distinct
+from worker.generations import Generation, Numbers
 from worker.rows import RowTable
 
 DIGEST_BYTES = 32
@@ -42,12 +43,27 @@ def payload_of(row: np.ndarray) -> bytes:
     return row[: DIGEST_BYTES // 4].tobytes()
 
 
+class ToyGenerations:
+    """Where `worker.generations.Generations` stands: a chain of digests has no numbers."""
+
+    current = Generation(0, Numbers(None, LAYOUT), {})
+
+    def know(self, marks: Iterable[bytes | None]) -> bool:
+        return True
+
+    def numbers_of(self, asset: bytes, made_by: bytes | None) -> Numbers:
+        return self.current.everyone
+
+
+TOY_GENERATIONS = ToyGenerations()
+
+
 class ToyDevice:
     """Stands where `worker.device.Device` stands, and takes its time: rows are read first and written at the end."""
 
     def __init__(self, rows_kept: int, compute: Compute, killed: Callable[[], None]) -> None:
         self.table = RowTable(COLD, rows_kept)
-        self.program = SimpleNamespace(layout_fingerprint=LAYOUT, fingerprint=LAYOUT)
+        self.program = SimpleNamespace(layout_fingerprint=LAYOUT)
         self._compute, self._killed = compute, killed
 
     async def run(self, work: Work) -> Answer:
@@ -61,9 +77,13 @@ class ToyDevice:
         results, payloads = self._steps(rows, row_of, work)
         self.table.rows[touched] = rows
         await self._compute("compute.after")
-        ends = np.cumsum([len(part) for part in slots])
-        records = np.split(encode_records(rows, LAYOUT), ends[:-1])
+        records = [encode_records(self.table.rows[part], LAYOUT) for part in work.written]
         return Answer(results, payloads, slots, records, rounds=int(np.bincount(row_of, minlength=1).max()))
+
+    async def records(self, slots: np.ndarray) -> np.ndarray:
+        records = encode_records(self.table.rows[slots], LAYOUT)
+        await self._compute("compute.after")
+        return records
 
     def _steps(self, rows: np.ndarray, row_of: np.ndarray, work: Work) -> tuple[np.ndarray, np.ndarray]:
         results, payloads = np.zeros(len(row_of), RESULT), np.zeros(len(row_of), PAYLOAD)

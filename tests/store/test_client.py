@@ -108,6 +108,15 @@ async def test_nobody_answers():
         silent.listen()
         for error in await complaints(f"redis://127.0.0.1:{silent.getsockname()[1]}"):
             assert isinstance(error, StoreUnavailable) and "does not answer" in str(error)
+            assert "TLS" not in str(error)
+
+
+async def test_tls_to_a_plain_server_and_a_database_that_is_not_there(tmp_path):
+    with EmbeddedRedis(tmp_path / "redis", 0) as server:
+        for error in await complaints(server.url.replace("redis://", "rediss://")):
+            assert isinstance(error, StoreUnavailable) and "does not speak TLS: use redis://" in str(error)
+        for error in await complaints(f"{server.url}/99"):
+            assert isinstance(error, BadUrl) and "/99 has no database of that number: end the URL" in str(error)
 
 
 async def test_something_else_answers():
@@ -119,7 +128,9 @@ async def test_something_else_answers():
     listener = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
     for error in await complaints(f"redis://127.0.0.1:{port}"):
-        assert isinstance(error, WrongServer), error
+        assert isinstance(error, WrongServer) and str(error).endswith(
+            "does not speak the Redis protocol: check host and port in the URL."
+        )
     for error in await complaints(f"rediss://127.0.0.1:{port}"):
         assert isinstance(error, WrongServer) and "does not speak TLS" in str(error)
     listener.close()
@@ -132,7 +143,10 @@ async def test_passwords_wanted_and_wrong(tmp_path):
         await admin._control.client.config_set("requirepass", "other")
         try:
             for error in await complaints(server.url):
-                assert isinstance(error, WrongPassword) and "password" in str(error)
+                assert isinstance(error, WrongPassword)
+                assert str(error).endswith(
+                    "write it into the URL as redis://:password@host or redis://user:password@host."
+                )
             for error in await complaints(server.url.replace("unix://", "unix://:secret@")):
                 assert isinstance(error, WrongPassword) and ":***@" in str(error)
             url = server.url.replace("unix://", "unix://:other@")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from state_store import FleetMismatch, FleetMissing, Held, Lease, Outcome, Retention
-from state_store.contract import ascending
+from state_store.contract import CONFIG_GENERATIONS_MAX, ascending
 
 P = 3
 TTL_MS = 60_000
@@ -55,12 +55,17 @@ async def test_release_frees_the_partition_and_counts_no_attempt(open_fleet):
         assert isinstance(lease, Lease) and (lease.epoch, lease.attempts) == (2, 1)
 
 
-async def test_takeover_after_expiry_counts_the_attempt(open_fleet):
+async def test_takeover_after_expiry_counts_the_attempt_while_ticks_wait(open_fleet):
     async with open_fleet() as fleet:
+        for epoch in (1, 2):
+            lease = await fleet.store().acquire(P, "one", SHORT_MS)
+            await fleet.until_expired()
+            assert isinstance(lease, Lease) and (lease.epoch, lease.attempts) == (epoch, 1)
+        await fleet.feed(1)
         await fleet.store().acquire(P, "one", SHORT_MS)
         await fleet.until_expired()
         lease = await fleet.store().acquire(P, "two", TTL_MS)
-        assert isinstance(lease, Lease) and (lease.epoch, lease.attempts) == (2, 2)
+        assert isinstance(lease, Lease) and (lease.epoch, lease.attempts) == (4, 3)
 
 
 async def test_renewal_after_expiry_succeeds_while_nobody_took_over(open_fleet):
@@ -354,6 +359,11 @@ async def test_only_one_publishes_a_generation(open_fleet):
         assert await store.publish_config(0, {"x": 2}) is None
         config = await store.read_config()
         assert (config.number, config.values) == (1, {"x": 1})
+        for number in range(1, 40):
+            assert await store.publish_config(number, {"x": number}) == number + 1
+        history = await store.config_history()
+        assert [config.number for config in history] == list(range(40 - CONFIG_GENERATIONS_MAX + 1, 41))
+        assert history[-1] == await store.read_config()
 
 
 async def test_audit_events_get_rising_ids(open_fleet):

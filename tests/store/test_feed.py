@@ -16,6 +16,7 @@ from state_store import (
     ProducerFenced,
     ProducerLimits,
     Retention,
+    StateStoreError,
     StoreFull,
     TickProducer,
 )
@@ -92,14 +93,37 @@ async def test_a_tick_carries_what_was_given(open_redis):
         ("x", float("nan"), 1, "not finite"),
         ("x", 1, 1.5, "not an integer"),
         ("x", 1, 2**63, "does not fit"),
+        pytest.param("x", 1, 10**5000, "does not fit", id="a time of 5000 digits"),
+        (5, 1, 1, "text or bytes, not of type int"),
+        (None, 1, 1, "text or bytes, not of type NoneType"),
+        (["x"], 1, 1, "text or bytes, not of type list"),
+        ("\ud800", 1, 1, "not UTF-8"),
+        ("x", 10**400, 1, "larger than any 64-bit float"),
+        pytest.param("x", 10**5000, 1, "larger than any 64-bit float", id="a value of 5000 digits"),
     ],
 )
 async def test_a_tick_that_can_never_be_accepted_is_refused_at_once(open_redis, asset, value, time_ns, named):
     async with open_redis() as fleet:
         async with producer_of(fleet) as producer:
-            with pytest.raises(BadTick, match=named):
+            with pytest.raises(BadTick, match=named) as caught:
                 await producer.send(asset, value, time_ns)
+        assert producer.sent == 0 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "request_id, named", [("\ud800", "not UTF-8"), (5, "type int"), ("r" * 257, "longer than 256")]
+)
+async def test_a_request_id_that_no_worker_could_give_back_is_refused(open_redis, request_id, named):
+    async with open_redis() as fleet:
+        async with producer_of(fleet) as producer:
+            with pytest.raises(BadTick, match=named):
+                await producer.send("x", 1, 1, request_id)
         assert producer.sent == 0
+
+
+async def test_a_producer_that_was_not_entered_says_how():
+    with pytest.raises(StateStoreError, match="use `async with TickProducer"):
+        await TickProducer("redis://localhost").send("x", 1, 1)
 
 
 async def test_a_lost_reply_makes_no_second_tick(open_redis, proxy):

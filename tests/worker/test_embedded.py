@@ -15,7 +15,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from predictor_core import ProcessState
-from worker.embedded import RESIDUAL_MAX, PredictorService, ShutdownMetrics
+from worker.embedded import RESIDUAL_MAX, PredictorService
+from worker.shutdown import ShutdownMetrics
 
 CACHE = Path(".predictor/cache").absolute()
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_a_snapshot_that_hangs_does_not_hold_the_process(make_service, caplog):
 
     service = make_service()
     service.accept_observation(observation(-1))
-    service.predictor._writer.submit(service.folder / "stuck", b"", after=hang)
+    service.predictor._writer.submit(service.folder / "stuck", bytes, after=hang)
     assert begun.wait(10)
     started = time.monotonic()
     assert service.graceful_shutdown(timeout_s=0.2) == 1

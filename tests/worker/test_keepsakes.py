@@ -21,7 +21,7 @@ def program():
 @pytest.fixture
 def snapshot_file(program, tmp_path):
     path = tmp_path / "snapshot_1.msgpack"
-    write(path, Encoder(program).encode(PredictorConfig(), program.cold(1), None, 42))
+    write(path, Encoder(program, PredictorConfig()).encode(program.cold(1), None, 42))
     return path
 
 

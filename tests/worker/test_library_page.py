@@ -1,8 +1,11 @@
 """What the page on the library shows works, and so does its example."""
 
+import os
 import re
 import runpy
+import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -39,4 +42,23 @@ def test_the_example_on_sunspots_runs_and_beats_the_last_value(workplace, monkey
     assert error < naive, told
     inside, of = map(int, re.search(r"(\d+) of (\d+) values", told).groups())
     assert inside / of > 0.8, told
-    assert (workplace / "out" / "sunspots.msgpack").exists()
+    assert (workplace / "out" / "sunspots.msgpack").exists() and (workplace / "out" / "sunspots.html").exists()
+
+
+def test_the_page_on_the_interface_is_current():
+    check = subprocess.run(
+        [sys.executable, "docs/make_api.py", "--check"], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert check.returncode == 0, check.stderr
+
+
+@pytest.mark.parametrize("package", ["predictor_core", "scheduler", "state_store", "worker"])
+def test_packages_say_that_they_are_typed(package):
+    assert (ROOT / package / "py.typed").exists()
+
+
+def test_the_newest_change_is_of_this_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert newest and newest.group(1) == version and re.fullmatch(r"\d+\.\d+\.\d+", version)

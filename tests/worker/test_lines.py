@@ -1,5 +1,6 @@
 """A payload as a line, percentiles, and the picture that a terminal shows."""
 
+import io
 import json
 import math
 
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from state_store import Prediction
 from worker.latencies import Latencies
 from worker.lines import json_line, prediction_line, table_line
 from worker.picture import Picture, Series
+from worker.settings import Settings
+from worker.top import Top
 from worker.watch import WorkerView
 
 FIELDS = {"quantile_levels": [0.1, 0.9], "telemetry": ["kurtosis", "weights_a"]}
@@ -54,6 +58,21 @@ def test_a_payload_becomes_every_field_by_name():
 def test_a_line_for_a_person_has_asset_time_and_band():
     text = table_line(prediction_line(PAYLOAD, FIELDS, "A"))
     assert "A " in text and "2023-11-14T22:13:20.123Z" in text and "[-1, 1.5]" in text and "calibration" in text
+
+
+def test_a_line_for_a_person_escapes_what_a_terminal_would_obey():
+    text = table_line(prediction_line(PAYLOAD, FIELDS, "😀é, \n\x1b[31mx\u202e\x9b"))
+    assert text.isprintable() and "😀é, \\n\\x1b[31mx\\u202e\\x9b " in text
+
+
+def test_the_live_view_escapes_what_a_terminal_would_obey():
+    top, name = Top(Settings(), None), "\x1b[31m[/red]"  # type: ignore[arg-type]  # the store is not asked
+    top._note([Prediction(0, "1-0", name, 1, 0.1, -1.0, 1.5, (), 1, 0, 3, bytes(8), (), ())], live=False)
+    latency = dict.fromkeys(("p50", "p95", "p99"), 0.0)
+    picture = Picture("", 0.0, 1, 1, None, 0, 0.0, latency, [], [*top._series.values()])
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(picture.draw())
+    assert "\\x1b[31m[/red]" in console.export_text()
 
 
 @pytest.mark.parametrize("scale", [0.05, 3.0, 20_000.0])

@@ -88,6 +88,19 @@ def test_ls_counts_and_shows_the_newest(predictor, letters):
     assert "not a number: 'x'" in predictor("rejected", "ls")[1]
 
 
+def test_ls_fits_a_narrow_terminal_and_sends_it_nothing_to_obey(predictor, letters, server, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    tick = [b"a", b"\x1b[31m\nx" * 9, b"y", b"\x1b[0m", b"t", b"7"]
+    reason = "this tick ended its worker each time it was tried"
+    words = ("a", tick[1], "reason", reason, "payload", msgpack.packb(tick))
+    asyncio.run(ask(server, ["XADD", "usp:{0}:rejected", "1795225600000-0", *words]))
+    out = predictor("rejected", "ls")[1]
+    assert "\x1b" not in out and max(map(len, out.splitlines())) <= 80
+    assert "1795225600000-0" in out and "2026-11-21T01:46:40Z" in out and "\\x1b[31m" in out
+    shown = predictor("rejected", "show", "1795225600000-0")[1]
+    assert "\x1b" not in shown and "\\x1b[0m" in shown
+
+
 def test_ls_of_a_clean_fleet_says_so(predictor):
     assert predictor("rejected", "ls")[1] == "no dead letters\n"
 

@@ -36,7 +36,8 @@ def test_an_empty_file_of_ticks_is_fine(file):
 
 
 def test_a_replay_may_hold_values_that_are_not_finite(file):
-    assert math.isnan(TicksFile(file("asset,timestamp_ns,value\nA,1,nan\n")).values[0])
+    nan, infinity = TicksFile(file("asset,timestamp_ns,value\nA,1,nan\nA, 2, -inf\n")).values
+    assert math.isnan(nan) and infinity == -math.inf
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,8 @@ def test_a_replay_may_hold_values_that_are_not_finite(file):
         ("asset,value\n", "line 1: .* missing: timestamp_ns"),
         ("asset,timestamp_ns,value\nA,1,2\nA,2\n", "line 3: expected 3 columns, found 2"),
         ("asset,timestamp_ns,value\nA,1,abc\n", "line 2: value must be a number, found 'abc'"),
+        ("asset,timestamp_ns,value\nA,1,1_5\n", "line 2: value must be a number, found '1_5'"),
+        ("asset,timestamp_ns,value\nA,1_5,2\n", "line 2: timestamp_ns must be a whole number, found '1_5'"),
         ("asset,timestamp_ns,value\nA,1.5,2\n", "line 2: timestamp_ns must be a whole number, found '1.5'"),
         ("asset,timestamp_ns,value\nA,99999999999999999999,2\n", "line 2: timestamp_ns must fit in 64 bits"),
         ("asset,timestamp_ns,value\n,1,2\n", "line 2: asset is empty"),

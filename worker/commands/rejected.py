@@ -1,7 +1,7 @@
 """`predictor rejected`: the ticks that no worker took, and what to do about them."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 T = TypeVar("T")
+
+KEPT_WHOLE = ("partition", "count", "id", "arrived")  # columns that are copied, or short; the others fold
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `ls` shows them, or PARTITION:ID.")]
 Reason = Annotated[
@@ -41,7 +43,7 @@ def ls(
     else:
         _print_table(found["counts"])
         print()
-        _print_table(found["newest"])
+        _print_table([row | {"arrived": _seconds(row["arrived"])} for row in found["newest"]])
 
 
 @rejected.command()
@@ -58,7 +60,7 @@ def show(
     from worker.lines import json_line
 
     letter = full(_ask(settings_of(redis, namespace, config), lambda letters: at(letters, entry_id)))
-    print(json_line(letter) if json else table(letter))
+    print(json_line(letter) if json else table(_shown(letter)))
 
 
 @rejected.command()
@@ -161,7 +163,21 @@ def _print_table(rows: list[dict]) -> None:
 
     table = Table(box=None, header_style="dim")
     for name in rows[0] if rows else ():
-        table.add_column(name)
+        table.add_column(name, no_wrap=name in KEPT_WHOLE, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(value)) for value in row.values()))
+        table.add_row(*(Text(str(value)) for value in _shown(row).values()))
     Console().print(table)
+
+
+def _seconds(moment: str | None) -> str:
+    """A moment without what all of them share and nobody reads: it leaves room for the rest."""
+    return f"{moment[:19]}Z" if moment else "-"
+
+
+def _shown(value: Any) -> Any:
+    """Names and values of a row, fit for a terminal: a tick's fields hold whatever was sent."""
+    from worker.lines import printable
+
+    if isinstance(value, dict):
+        return {_shown(name): _shown(inner) for name, inner in value.items()}
+    return printable(value) if isinstance(value, str) else value

@@ -1,0 +1,85 @@
+"""New numbers for a running fleet: taken over without a restart, kept by a successor, and verified byte by byte."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from state_store import RedisStateStore, TickProducer
+from worker.recall import made_by
+
+CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
+ASSETS = ["acme/EURUSD", "acme/GOLD", "USDJPY"]
+START_NS = 1_600_000_000_000_000_000
+
+
+def feed(fleet, first, count):
+    async def send():
+        async with TickProducer(fleet.url) as producer:
+            for number in range(first, first + count):
+                for asset in ASSETS:
+                    await producer.send(asset, 100.0 + number % 7, START_NS + number)
+
+    asyncio.run(send())
+    fleet.wait_until_idle()
+
+
+def predictor(fleet, *words, code=0):
+    env = os.environ | {"USP_REDIS__URL": fleet.url, "USP_WORKER__CACHE_DIR": str(CACHE)}
+    command = [sys.executable, "-m", "worker", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
+    assert done.returncode == code, done.stderr
+    return done.stdout or done.stderr
+
+
+def marks(fleet):
+    async def run():
+        store = RedisStateStore(fleet.url)
+        found = {}
+        for partition in range(fleet.partitions):
+            await store.acquire(partition, "looking", 1)  # gives nothing when a worker holds it; reading needs no lease
+            for payload in (await store.predictions(partition, b"0-0", b"+")).values():
+                found[made_by(payload)] = found.get(made_by(payload), 0) + 1
+        await store.close()
+        return sorted(found.values())
+
+    return asyncio.run(run())
+
+
+def publish_what_no_worker_can_follow(fleet):
+    async def run():
+        store = RedisStateStore(fleet.url)
+        assert await store.publish_config(2, {"predictor": {"log_sig_depth": 2}}) == 3
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_published_generation_is_taken_over_survives_a_kill_and_is_verified(fleet):
+    worker = fleet.start_worker()
+    feed(fleet, 1, 5)
+    told = predictor(fleet, "config", "set", "volatility_alpha=0.3", "--reason", "a test", "--json")
+    assert json.loads(told) == {"number": 1, "values": {"predictor": {"volatility_alpha": 0.3}}}
+    assert "cusum_k must be" in predictor(fleet, "config", "set", "cusum_k=9", "--reason", "too large", code=2)
+    assert "is not NAME=NUMBER" in predictor(fleet, "config", "set", "cusum_k", "--reason", "no value", code=2)
+    predictor(fleet, "config", "set", "cusum_k=0.9", "--group", "acme", "--reason", "a test")
+    while json.loads(next(line for line in worker.stderr if b'"generation_taken"' in line))["generation"] != 2:
+        pass
+    feed(fleet, 6, 5)
+    worker.send_signal(signal.SIGKILL)
+    worker.wait()
+    fleet.start_worker()
+    feed(fleet, 11, 5)
+    publish_what_no_worker_can_follow(fleet)
+    refused = next(line for line in fleet.workers[-1].stderr if b'"generation_refused"' in line)
+    assert "log_sig_depth cannot change while the fleet runs" in json.loads(refused)["why"]
+    feed(fleet, 16, 5)
+    verdict = json.loads(predictor(fleet, "verify", "--json"))
+    assert verdict["agrees"], verdict
+    assert verdict["predictions"] == 20 * len(ASSETS)
+    assert marks(fleet) == [15, 15, 30]
+    history = json.loads(predictor(fleet, "config", "generations", "--json"))["generations"]
+    assert [each["number"] for each in history] == [1, 2, 3]

@@ -1,0 +1,96 @@
+"""The numbers that the predictor works with: those of the settings, and over them what the fleet's generations say.
+
+    {"predictor": {name: number}, "groups": {tenant or asset: {name: number}}}        the values of a generation
+
+A generation is taken over between two micro-batches. Each prediction records what made it, numbers included, so a
+successor or a judge uses the same ones again; the fleet keeps the last few generations for that.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from predictor_core import PredictorConfig, Program
+from predictor_core.config import Params
+from state_store import ConfigGeneration
+
+EVERYONE, GROUPS = "predictor", "groups"
+
+
+class GenerationRefused(ValueError):
+    """A generation asks for what this predictor cannot do."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """One set of numbers, and the mark that its predictions carry."""
+
+    params: Params
+    made_by: bytes
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What holds for every asset, and for some groups."""
+
+    number: int
+    everyone: Numbers
+    groups: dict[bytes, Numbers]
+
+    def numbers_of(self, asset: bytes) -> Numbers:
+        """The asset's own, else its tenant's, else everyone's."""
+        if not self.groups:
+            return self.everyone
+        found = self.groups.get(asset) or self.groups.get(asset.partition(b"/")[0])
+        return found or self.everyone
+
+
+def with_numbers(config: PredictorConfig, values: Mapping[str, Any]) -> PredictorConfig:
+    """The config with other numbers; raises ValueError for a wrong name, a wrong number, or another shape."""
+    PredictorConfig.from_mapping(values)  # names a wrong key
+    changed = replace(config, **values)
+    if changed.static() != config.static():
+        shapes = sorted(name for name in values if hasattr(config.static(), name))
+        raise GenerationRefused(f"{', '.join(shapes)} cannot change while the fleet runs, only numbers can")
+    return changed
+
+
+class Generations:
+    """The current generation, and every set of numbers that is known by its mark."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._known: dict[bytes, Numbers] = {}
+        self.current = self._read(ConfigGeneration(0, {}))
+        self.refused = ""  # why the newest is not the current one
+
+    def learn(self, history: Iterable[ConfigGeneration]) -> None:
+        """Remembers them all, and makes the newest that can be followed the current one."""
+        for generation in sorted(history, key=lambda each: each.number):
+            try:
+                self.current, self.refused = self._read(generation), ""
+            except GenerationRefused as error:
+                self.refused = str(error)
+
+    def know(self, marks: Iterable[bytes | None]) -> bool:
+        """Tells whether all of them are marks of this build, and of generations that were learned."""
+        return self._known.keys() >= set(marks)
+
+    def numbers_of(self, asset: bytes, made_by: bytes | None) -> Numbers:
+        """Those behind a prediction's mark; where another build made it, those that hold for its asset now."""
+        return self._known.get(made_by or b"") or self.current.numbers_of(asset)
+
+    def _read(self, generation: ConfigGeneration) -> Generation:
+        base = generation.values.get(EVERYONE, {})
+        groups = generation.values.get(GROUPS, {})
+        try:
+            everyone = self._make(base)
+            of_group = {name.encode(): self._make({**base, **values}) for name, values in groups.items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise GenerationRefused(f"generation {generation.number} of the configuration: {error}") from None
+        return Generation(generation.number, everyone, of_group)
+
+    def _make(self, values: Mapping[str, Any]) -> Numbers:
+        params = with_numbers(self._program.config, values).params()
+        numbers = Numbers(params, self._program.made_by(params))
+        return self._known.setdefault(numbers.made_by, numbers)

@@ -1,0 +1,69 @@
+"""Which rows are in the table, and which of them are ahead of the states that Redis has.
+
+A row is brought when its asset appears, is busy while a micro-batch in flight uses it, and stays busy as long as it is
+ahead: evicted, it would be lost.
+"""
+
+import logging
+
+import numpy as np
+
+from predictor_core import CorruptRecord, decode_record
+from state_store import StateStore
+from worker.holding import Holding
+from worker.metrics import Metrics
+from worker.rows import RowTable
+
+log = logging.getLogger(__name__)
+
+
+class Keeping:
+    """The rows of all holdings of one worker."""
+
+    def __init__(self, store: StateStore, table: RowTable, layout_fingerprint: bytes, metrics: Metrics) -> None:
+        self.store, self.table, self.metrics = store, table, metrics
+        self._layout_fingerprint = layout_fingerprint
+
+    async def bring(self, holding: Holding, codes: np.ndarray) -> None:
+        """Loads the rows that are not in the table; from here to `done` all of these are busy.
+
+        A corrupt one is quarantined, and has no slot. Raises StoreUnavailable.
+        """
+        slots = holding.slots[codes]
+        self.table.busy[slots[slots >= 0]] += 1
+        missing = [int(code) for code in codes[slots < 0] if code not in holding.quarantined]
+        if not missing:
+            return
+        records = await self.store.load(holding.partition, [holding.assets[code] for code in missing])
+        for code, record in zip(missing, records, strict=True):
+            row = self._row(holding, code, record)
+            if row is not None:
+                self.table.place(holding, code, row)
+
+    def done(self, slots: np.ndarray) -> None:
+        """A micro-batch no longer uses them."""
+        self.table.busy[slots] -= 1
+
+    def ahead(self, holding: Holding, codes: np.ndarray) -> None:
+        """These rows are changed before their states are stored."""
+        self.table.busy[holding.slots[holding.changed(codes)]] += 1
+
+    def stored(self, holding: Holding, codes: np.ndarray) -> None:
+        """The states of the cursor are stored, these rows among them."""
+        holding.state_cursor = holding.cursor
+        self.table.busy[holding.slots[codes]] -= 1
+
+    def crowded(self, holdings: int) -> int:
+        """How many rows of one holding may be ahead at most."""
+        return len(self.table.busy) // 16 // max(1, holdings)
+
+    def _row(self, holding: Holding, code: int, record: bytes | None) -> np.ndarray | None:
+        if record is None:
+            return self.table.cold
+        try:
+            return decode_record(record, self._layout_fingerprint)
+        except CorruptRecord as error:
+            holding.quarantined.add(code)
+            self.metrics.corrupt_states.inc()
+            log.error("state_corrupt", extra={"asset": holding.assets[code].decode(), "why": str(error)})
+            return None
