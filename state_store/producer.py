@@ -126,6 +126,7 @@ class TickProducer:
                     async with asyncio.timeout(_LAST_FLUSH_S):
                         await self.flush()
         finally:
+            self._failure = self._failure or StateStoreError(f"{self.name} is closed: no tick can be sent.")
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             if self._wire is not None:
@@ -324,6 +325,8 @@ class TickProducer:
 
 
 def _value_text(asset: str | bytes, value: SupportsFloat) -> bytes:
+    if isinstance(value, _TEXT):  # float() would take "1_5", " 1" and "nan" too
+        raise BadTick(f"{asset!r}: the value {value[:40]!r} is text: give a number.")
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -9,6 +9,7 @@ from predictor_core.functional import prediction_result
 from predictor_core.rotation import load_newest
 from predictor_core.snapshot import contents, decode_array
 from worker.errors import BadInput
+from worker.lines import printable
 
 
 def snapshot_facts(path: Path) -> dict[str, Any]:
@@ -53,7 +54,7 @@ def table(facts: Mapping[str, Any], indent: str = "") -> str:
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}", table(value, indent + "  ")]
         else:
-            lines.append(f"{indent}{name:<28} {_short(value)}")
+            lines.append(f"{indent}{name:<28} {printable(_short(value))}")
     return "\n".join(lines)
 
 

@@ -89,7 +89,8 @@ async def test_a_tick_carries_what_was_given(open_redis):
         ("", 1, 1, "asset is empty"),
         ("x" * 257, 1, 1, "longer than 256"),
         (b"\xff", 1, 1, "not UTF-8"),
-        ("x", "abc", 1, "'abc' is not a number"),
+        ("x", "1_5", 1, "'1_5' is text: give a number"),
+        ("x", [1], 1, "is not a number"),
         ("x", float("nan"), 1, "not finite"),
         ("x", 1, 1.5, "not an integer"),
         ("x", 1, 2**63, "does not fit"),
@@ -124,6 +125,15 @@ async def test_a_request_id_that_no_worker_could_give_back_is_refused(open_redis
 async def test_a_producer_that_was_not_entered_says_how():
     with pytest.raises(StateStoreError, match="use `async with TickProducer"):
         await TickProducer("redis://localhost").send("x", 1, 1)
+
+
+async def test_a_producer_that_was_left_takes_no_more(open_redis):
+    async with open_redis() as fleet:
+        async with producer_of(fleet) as producer:
+            await producer.send(fleet.assets[0], 1, 1)
+        with pytest.raises(StateStoreError, match="is closed"):
+            await producer.send(fleet.assets[0], 2, 2)
+        assert len(await ticks_of(fleet)) == 1
 
 
 async def test_a_lost_reply_makes_no_second_tick(open_redis, proxy):

@@ -31,6 +31,7 @@ def demo(
     import sys
 
     from worker.demo import Options, is_clean, run_demo
+    from worker.errors import WorkerError
     from worker.lines import json_line
     from worker.screen import open_screen
 
@@ -44,6 +45,8 @@ def demo(
         result = asyncio.run(run_demo(settings, Options(assets, rate, seconds, workers, seed, config), screen))
     finally:
         screen.close()
+    if not (json or result["ticks_sent"]):
+        raise WorkerError("the demo was ended before the first tick was sent")
     print(json_line(result) if json else _table(result))
     raise typer.Exit(not is_clean(result))
 
