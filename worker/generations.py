@@ -12,6 +12,7 @@ from typing import Any
 
 from predictor_core import PredictorConfig, Program
 from predictor_core.config import Params
+from scheduler.partitions import tenant_of
 from state_store import ConfigGeneration
 
 EVERYONE, GROUPS = "predictor", "groups"
@@ -43,6 +44,12 @@ class Generation:
             return self.everyone
         found = self.groups.get(asset) or self.groups.get(asset.partition(b"/")[0])
         return found or self.everyone
+
+
+def of_group(values: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """The numbers of a group beside everyone's; an asset without its own has its tenant's."""
+    groups = values.get(GROUPS, {})
+    return groups.get(group) or groups.get(tenant_of(group)) or {}
 
 
 def with_numbers(config: PredictorConfig, values: Mapping[str, Any]) -> PredictorConfig:

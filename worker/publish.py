@@ -9,7 +9,7 @@ from typing import Any
 
 from state_store import ConfigGeneration, StateStore
 from worker.errors import BadInput
-from worker.generations import EVERYONE, GROUPS, with_numbers
+from worker.generations import EVERYONE, GROUPS, of_group, with_numbers
 from worker.settings import Settings
 
 
@@ -49,7 +49,7 @@ async def publish_numbers(
 def _merged(values: dict[str, Any], numbers: dict[str, Any], group: str) -> dict[str, Any]:
     groups = dict(values.get(GROUPS, {}))
     everyone = values.get(EVERYONE, {})
-    before = groups.get(group, {}) if group else everyone
+    before = of_group(values, group) if group else everyone
     after = {name: value for name, value in {**before, **numbers}.items() if value is not None}
     if not group:
         everyone = after

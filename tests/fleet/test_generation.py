@@ -83,3 +83,12 @@ def test_a_published_generation_is_taken_over_survives_a_kill_and_is_verified(fl
     assert marks(fleet) == [15, 15, 30]
     history = json.loads(predictor(fleet, "config", "generations", "--json"))["generations"]
     assert [each["number"] for each in history] == [1, 2, 3]
+
+
+def test_an_asset_that_gets_a_number_of_its_own_keeps_those_of_its_tenant(fleet):
+    predictor(fleet, "config", "set", "cusum_k=0.9", "--group", "acme", "--reason", "the tenant's")
+    told = predictor(fleet, "config", "set", "cusum_h=4.0", "--group", "acme/GOLD", "--reason", "its own", "--json")
+    assert json.loads(told)["values"]["groups"] == {
+        "acme": {"cusum_k": 0.9},
+        "acme/GOLD": {"cusum_k": 0.9, "cusum_h": 4.0},
+    }

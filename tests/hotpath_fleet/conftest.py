@@ -1,7 +1,5 @@
 """A real server, leaders on a clock that the test owns, and workers whose latency depends on their knobs."""
 
-import asyncio
-import inspect
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
@@ -35,16 +33,6 @@ SETTINGS = HotpathSettings(
     hourly_budget=100.0,
     learning_rate=1.0,
 )
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Runs a test that is a coroutine in an event loop of its own."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
 
 
 @pytest.fixture(scope="session")

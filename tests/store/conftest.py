@@ -1,7 +1,6 @@
 """Real servers of two versions, the double, and one way to look into all of them."""
 
 import asyncio
-import inspect
 import itertools
 import shutil
 import time
@@ -34,16 +33,6 @@ FIELDS = {"telemetry": ["one", "two"], "quantile_levels": [0.1, 0.5, 0.9]}
 RECORD_BYTES = 32
 PATIENCE_S = 10.0
 SHORT_TIMEOUTS = Timeouts(connect_s=1.0, reply_s=2.0, resolve_s=3.0)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Runs a test that is a coroutine in an event loop of its own."""
-    if not inspect.iscoroutinefunction(pyfuncitem.obj):
-        return None
-    names = pyfuncitem._fixtureinfo.argnames
-    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
-    return True
 
 
 def executables() -> dict[str, str | None]:

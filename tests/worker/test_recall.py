@@ -1,7 +1,6 @@
 """Whoever takes over makes the states again that were not stored, from ticks whose predictions exist already."""
 
 import asyncio
-import functools
 import logging
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -41,16 +40,6 @@ def memory(program):
     memory = Memory()
     asyncio.run(MemoryStateStore(memory).open_fleet(2, program.layout_fingerprint, {}))
     return memory
-
-
-def played(test):
-    """A test that is a coroutine."""
-
-    @functools.wraps(test)
-    def run(*args, **fixtures):
-        asyncio.run(test(*args, **fixtures))
-
-    return run
 
 
 @asynccontextmanager
@@ -99,7 +88,6 @@ def calm(program, memory):
     return answers.payloads.tolist(), replay
 
 
-@played
 async def test_a_successor_repeats_what_was_not_stored_at_the_depth_that_was_recorded(program, memory, caplog):
     rng, kept = np.random.default_rng(4), memory.partition(1)
     for depth, asked in ((2, 40), (3, 80), (2, 120)):
@@ -121,7 +109,6 @@ async def test_a_successor_repeats_what_was_not_stored_at_the_depth_that_was_rec
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-@played
 async def test_a_log_that_lost_ticks_which_no_state_reflects_is_not_guessed_at(program, memory, caplog):
     kept = memory.partition(1)
     async with working(program, memory, 3):
@@ -136,7 +123,6 @@ async def test_a_log_that_lost_ticks_which_no_state_reflects_is_not_guessed_at(p
     assert "are gone from its log" in error.why and "predictor state import" in error.why
 
 
-@played
 async def test_states_are_stored_with_every_nth_commit_and_when_a_partition_is_given_back(program, memory):
     kept = memory.partition(1)
     async with working(program, memory, 3, state_every=2) as pipeline:

@@ -10,9 +10,9 @@ from typing import Any
 from predictor_core import PredictorConfig
 from predictor_core.files import write_atomically
 from predictor_core.tuning import roll_back
-from scheduler.partitions import tenant_of
 from state_store import ConfigGeneration, StateStore
 from worker.errors import BadInput
+from worker.generations import of_group
 from worker.settings import Settings
 from worker.tuning.search import EVERYTHING, Outcome, taken
 
@@ -43,13 +43,8 @@ def take_back(path: Path) -> dict[str, list[Any]]:
 def present_of(settings: Settings, generation: ConfigGeneration, group: str) -> PredictorConfig:
     """What a group runs with: the settings, over them the fleet's newest generation, over it the group's numbers."""
     everyone = generation.values.get("predictor", {})
-    own = _of_group(generation.values.get("groups", {}), group)
+    own = of_group(generation.values, group)
     return settings.model_copy(update={"predictor": {**settings.predictor, **everyone, **own}}).config()
-
-
-def _of_group(groups: dict[str, dict[str, Any]], group: str) -> dict[str, Any]:
-    """An asset without numbers of its own has its tenant's."""
-    return groups.get(group) or groups.get(tenant_of(group)) or {}
 
 
 async def publish(store: StateStore, known: ConfigGeneration, outcomes: Sequence[Outcome]) -> int | None:
@@ -70,7 +65,7 @@ def merged(values: dict[str, Any], numbers: dict[str, dict[str, Any]]) -> dict[s
     """A generation's values with the new numbers of all assets or of some groups."""
     groups = dict(values.get("groups", {}))
     for group in numbers.keys() - {EVERYTHING}:
-        groups[group] = {**_of_group(values.get("groups", {}), group), **numbers[group]}
+        groups[group] = {**of_group(values, group), **numbers[group]}
     everyone = {**values.get("predictor", {}), **numbers.get(EVERYTHING, {})}
     return {**values, "predictor": everyone, **({"groups": groups} if groups else {})}
 
