@@ -10,7 +10,7 @@ UV := .venv/bin/uv
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 
-demo: .venv/.synced ## A fleet on this machine: embedded Redis, two workers, a feed, a live table
+demo: .venv/.installed ## A fleet on this machine: embedded Redis, two workers, a feed, a live table
 	@.venv/bin/predictor demo
 
 test: .venv/.synced ## The whole test suite, with a real Redis and real processes
@@ -20,20 +20,26 @@ check: .venv/.synced ## Lint and types
 	@$(RUN) ruff check .
 	@$(RUN) pyright
 
-bench: .venv/.synced ## The measurements that the README quotes
+bench: .venv/.installed ## The measurements that the README quotes
 	@.venv/bin/predictor bench graph
 	@.venv/bin/predictor bench pipeline
 
-lock: .venv/.synced ## Resolve the dependencies anew and write the pinned lists in deploy/
+lock: .venv/.installed ## Resolve the dependencies anew and write the pinned lists in deploy/
 	@$(UV) lock --upgrade
 	@.venv/bin/python deploy/pins.py
 
 clean: ## Remove what the targets made
 	@rm -rf .venv .predictor .pytest_cache .ruff_cache .hypothesis
 
-.venv/.synced: pyproject.toml uv.lock
+# What the product runs with; and besides it what only tests, checks and comparisons need.
+.venv/.installed: pyproject.toml uv.lock
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none is on the PATH. Install one, or run: make PYTHON=/path/to/python"; exit 1; }
 	@test -x .venv/bin/uv || { echo "making .venv with $(PYTHON) ..."; $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv==0.13.8; }
 	@echo "installing the pinned dependencies ..."
-	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --python .venv/bin/python
+	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --python .venv/bin/python --no-dev
+	@touch $@
+
+.venv/.synced: .venv/.installed
+	@echo "installing what the tests need ..."
+	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --python .venv/bin/python --all-groups --extra otel --extra peers --extra tune
 	@touch $@
