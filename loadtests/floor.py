@@ -46,6 +46,7 @@ class IdentityDevice:
         self.payload = encode_payloads(self.result, self.depths[-1], program.made_by())
         self.record = encode_records(program.cold(1), program.layout_fingerprint)
         self.program = SimpleNamespace(
+            compilations=0,
             config=program.config,
             layout_fingerprint=program.layout_fingerprint,
             made_by=program.made_by,

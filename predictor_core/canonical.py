@@ -103,7 +103,7 @@ def lower(canon: Canon) -> Any:
     """The program, traced and ready to be compiled. The last two arguments are given up to become the outputs."""
     arguments = [jax.ShapeDtypeStruct(shape, jnp.uint32) for shape in canon.argument_shapes()]
     with jax.enable_x64(True):
-        return jax.jit(_program(canon), donate_argnums=(3, 4)).lower(*arguments)
+        return jax.jit(_program(canon), donate_argnums=(3, 4), keep_unused=True).lower(*arguments)
 
 
 def _program(canon: Canon) -> Callable[..., tuple[Array, Array]]:

@@ -1,7 +1,7 @@
 """Compiled programs: made once per process, kept on disk between processes, and named by all that decides their bits.
 
-A file in the cache is a pickle of machine code: a cache directory is as trusted as the code itself. Each lies in a
-directory named by its fingerprint, so that another machine, version or flag never finds it.
+A file in the cache is machine code behind its digest: a cache directory is as trusted as the code itself. Each lies in
+a directory named by its fingerprint, so that another machine, version or flag never finds it.
 """
 
 import ast
@@ -9,7 +9,6 @@ import fcntl
 import functools
 import hashlib
 import os
-import pickle
 import platform
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
-from jax.experimental import serialize_executable
+from jaxlib.xla_client import DeviceList
 
 DIGEST_BYTES = 16
 KEPT_MAX = 8  # directories
@@ -33,13 +32,37 @@ OPTIONS = {
     # On a CPU sums over features stay XLA's own: those of its kernel library take a third of the whole tick.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
 }
-_made: dict[tuple[bytes, str], Any] = {}
 _lock = threading.Lock()
+
+
+class Executable:
+    """Machine code on the device: flat arrays in, in the order of the program's arguments, and flat arrays out.
+
+    Arguments that the program was lowered with as donated are used up. What lies on the host is brought over first.
+    """
+
+    def __init__(self, loaded: Any) -> None:
+        self._loaded = loaded
+
+    def __call__(self, *arguments: Any) -> list[jax.Array]:
+        answer = self._loaded.execute_sharded(jax.device_put(arguments))
+        return [shards[0] for shards in answer.disassemble_into_single_device_arrays()]
+
+    def code(self) -> bytes:
+        return self._loaded.serialize()
+
+    @classmethod
+    def of(cls, code: bytes) -> "Executable":
+        device = jax.devices()[0]
+        return cls(device.client.deserialize_executable(code, executable_devices=DeviceList((device,))))
+
+
+_made: dict[tuple[bytes, str], Executable] = {}
 
 
 def executable(
     key: tuple, fingerprint: bytes, cache_dir: Path | None, lower: Callable[[], Any], wait: bool = True
-) -> tuple[Any, bool]:
+) -> tuple[Executable, bool]:
     """The compiled program of `key`, and whether it had to be compiled just now. Of a key counts what it prints as.
 
     Processes that share a cache compile a program once: the others wait, or with `wait` false get BlockingIOError.
@@ -49,7 +72,7 @@ def executable(
         if whole_key in _made:
             return _made[whole_key], False
         name = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
-        path = cache_dir / fingerprint.hex() / f"{name}.xla" if cache_dir else None
+        path = cache_dir / fingerprint.hex() / f"{name}.code" if cache_dir else None
         with _turn(path, wait):
             found = _load(path) if path else None
             _made[whole_key] = found if found is not None else _compile(lower, path)
@@ -76,11 +99,11 @@ def _lock_file(path: Path) -> IO[str] | None:
         return None
 
 
-def _compile(lower: Callable[[], Any], path: Path | None) -> Any:
-    compiled = lower().compile(compiler_options=OPTIONS)
+def _compile(lower: Callable[[], Any], path: Path | None) -> Executable:
+    made = Executable(lower().compile(compiler_options=OPTIONS).runtime_executable())
     if path:
-        _save(path, pickle.dumps(serialize_executable.serialize(compiled)))
-    return compiled
+        _save(path, made.code())
+    return made
 
 
 def _save(path: Path, code: bytes) -> None:
@@ -101,7 +124,7 @@ def _prune(cache_dir: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path) -> Executable | None:
     """The program in a file, or None where there is none that can be used: then it is compiled and written anew."""
     if not path.exists():
         return None
@@ -110,7 +133,7 @@ def _load(path: Path) -> Any:
     if hashlib.blake2b(code, digest_size=DIGEST_BYTES).digest() != digest:
         return None
     try:
-        return serialize_executable.deserialize_and_load(*pickle.loads(code))
+        return Executable.of(code)
     except jax.errors.JaxRuntimeError:  # made for instructions that this processor has not
         return None
 

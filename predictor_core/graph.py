@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,6 +19,7 @@ from . import executables
 from .canonical import MODEL, Canon, Feed, Model, lower
 from .config import Params, PredictorConfig
 from .errors import WrongShape
+from .executables import Executable
 from .layout import Layout, fields_of, rows_of
 from .lots import ONE, Lot, lots_of
 from .payload import payload_dtype
@@ -55,7 +55,7 @@ class Program:
         self._layout = self._canon.state_layout
         self._cold_row = _cold_row(self._canon)
         self._cache_dir = Path(cache_dir) if cache_dir else None
-        self._executables: dict[int, Any] = {}
+        self._executables: dict[int, Executable] = {}
         self._lock = threading.Lock()
         self._buffers = _Buffers(self._canon)
 
@@ -157,7 +157,7 @@ class Program:
         if len(row_of) and not 0 <= row_of.min() <= row_of.max() < len(rows):
             raise WrongShape(f"row_of must lie in [0, {len(rows)}), got [{row_of.min()}, {row_of.max()}].")
 
-    def _executable(self, depth: int, wait: bool = True) -> Any:
+    def _executable(self, depth: int, wait: bool = True) -> Executable:
         if depth not in self._executables:
             canon = replace(self._canon, shapes=replace(self._canon.shapes, log_sig_depth=depth))
             assert canon.state_layout == self._layout, f"depth {depth} changes the state"
@@ -178,6 +178,9 @@ class _Buffers:
     def __init__(self, canon: Canon) -> None:
         rows, feed, _, new_rows, results = canon.argument_shapes()
         self.rows, self.feed = _aligned(rows), _aligned(feed)
+        given = jax.device_put((self.rows, self.feed))
+        self.shared = given if _in_place(given, (self.rows, self.feed)) else None
+        self.settings: tuple[np.ndarray | None, jax.Array | None] = (None, None)
         self.sections = _sections(self.feed, canon)
         self.outputs = [jax.device_put(np.zeros(shape, np.uint32)) for shape in (new_rows, results)]
         self.blocks = canon.blocks
@@ -194,8 +197,11 @@ class _Buffers:
         to.first_steps[: len(lot.first_steps)] = lot.first_steps
         to.blocks[0] = len(lot.first_steps) - 1
 
-    def execute(self, run: Any, settings: np.ndarray) -> None:
-        self.outputs = jax.block_until_ready(run(self.rows, self.feed, settings, *self.outputs))
+    def execute(self, run: Executable, settings: np.ndarray) -> None:
+        if settings is not self.settings[0]:
+            self.settings = settings, jax.device_put(settings)
+        given = self.shared or (self.rows, self.feed)
+        self.outputs = jax.block_until_ready(run(*given, self.settings[1], *self.outputs))
 
     def empty(self, lot: Lot, new_words: np.ndarray, results: np.ndarray) -> None:
         """Copies out, since the next execution writes over the outputs."""
@@ -234,6 +240,12 @@ def _aligned(shape: tuple[int, ...]) -> np.ndarray:
     raw = np.zeros(length + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + length].view(np.uint32).reshape(shape)
+
+
+def _in_place(there: Sequence[jax.Array], here: Sequence[np.ndarray]) -> bool:
+    """Whether the device reads these very bytes, so that what is written into them later is what it sees."""
+    on_host = all(array.device.platform == "cpu" for array in there)
+    return on_host and all(a.unsafe_buffer_pointer() == b.ctypes.data for a, b in zip(there, here, strict=True))
 
 
 def _sections(feed: np.ndarray, canon: Canon) -> Feed:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 OURS = {"predictor_core", "scheduler", "state_store", "worker", "loadtests", "deploy", "tests"}
 ALLOWED = {
-    "predictor_core": {"jax", "equinox", "ott", "numpy", "msgpack", "xxhash"},
+    "predictor_core": {"jax", "jaxlib", "equinox", "ott", "numpy", "msgpack", "xxhash"},
     "scheduler": {"numpy"},
     "state_store": {"redis", "hiredis", "msgpack", "numpy", "tenacity", "uvloop"},
 }

@@ -7,6 +7,7 @@
   x OrderRefused    the tuner did not follow an order, and nothing changed
   x TicksGone       ticks that states have to be made of again are no longer in the log
   x NotRebuilt      a state cannot be computed again from what is kept
+  x WrongBits       this machine gave other bytes for known inputs than it should
   x FleetFailed     a process that a command started ended before its time
 
 Each message is one line a finding: what, where, remedy. The command line prints it and nothing else.
@@ -35,6 +36,10 @@ class TicksGone(WorkerError):
 
 class NotRebuilt(WorkerError):
     """A state cannot be computed again from what is kept."""
+
+
+class WrongBits(WorkerError):
+    """This machine gave other bytes for known inputs than it should."""
 
 
 class FleetFailed(WorkerError):

@@ -20,6 +20,7 @@ from jax import Array
 
 from .. import executables, state, tick
 from ..config import Params, PredictorConfig, Shapes
+from ..executables import Executable
 from ..levels import HIGH, LEVELS, LOW
 from ..observation import Observation
 from ..result import RejectReason
@@ -79,7 +80,7 @@ class Runner:
                 raise
         return Tallies(*np.moveaxis(tallied.reshape(*tallied.shape[:2], len(params), assets), 1, -1))
 
-    def _program(self, shapes: Shapes) -> Any:
+    def _program(self, shapes: Shapes) -> Executable:
         sources = executables.sources(__file__, tick.__file__, state.__file__)
         made, _ = executables.executable(
             ("tuning", shapes, LANES, PORTION),
@@ -91,7 +92,7 @@ class Runner:
 
 
 def _run_block(
-    program: Any, shapes: Shapes, numbers: list[np.ndarray], history: History, assets: np.ndarray
+    program: Executable, shapes: Shapes, numbers: list[np.ndarray], history: History, assets: np.ndarray
 ) -> np.ndarray:
     """The bins of up to LANES lanes: [5, bins, lanes]. Lanes that are left over repeat the last one."""
     lanes = np.minimum(np.arange(LANES), len(assets) - 1)
@@ -100,7 +101,7 @@ def _run_block(
     with jax.enable_x64(True):
         for start in range(0, len(history.values), PORTION):
             ticks = [_portion(part, start, assets) for part in (history.values, history.times_ns, history.arrivals_ns)]
-            leaves, scores = program(leaves, *ticks, numbers)
+            *leaves, scores = program(*leaves, *ticks, *numbers)
             tallied.append(_tally(np.asarray(scores, np.float64)))
     bins = -(-len(history.values) // BIN)
     used = np.count_nonzero(np.diff(lanes)) + 1
@@ -128,18 +129,20 @@ def _lower(shapes: Shapes) -> Any:
     numbers = [jax.ShapeDtypeStruct((LANES,), number.dtype) for number in PredictorConfig().params()]
     columns = [jax.ShapeDtypeStruct((PORTION, LANES), dtype) for dtype in (np.float64, np.int64, np.int64)]
 
-    def program(leaves: Any, values: Array, times_ns: Array, arrivals_ns: Array, numbers: Any) -> tuple[Any, Array]:
+    def program(*arguments: Array) -> list[Array]:
+        begin = jax.tree.unflatten(tree, arguments[: len(leaves)])
+        columns, numbers = arguments[len(leaves) :][:3], arguments[len(leaves) + 3 :]
+
         def step(now: Any, ticked: tuple[Array, Array, Array]) -> tuple[Any, Array]:
             new, output = tick.tick(now, Observation(*ticked), Params(*numbers), shapes)
             scored = (output.rejected == RejectReason.accepted) & (now.ticks > 1)
             return new, jnp.where(scored[None], _scores(now, ticked[0]), jnp.nan)
 
-        begin = jax.tree.unflatten(tree, leaves)
-        end, scores = jax.lax.scan(step, begin, (values, times_ns, arrivals_ns))
-        return jax.tree.leaves(end), scores
+        end, scores = jax.lax.scan(step, begin, columns)
+        return [*jax.tree.leaves(end), scores]
 
     with jax.enable_x64(True):
-        return jax.jit(program).lower(leaves, *columns, numbers)
+        return jax.jit(program, keep_unused=True).lower(*leaves, *columns, *numbers)
 
 
 def _scores(before: Any, value: Array) -> Array:

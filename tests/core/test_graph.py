@@ -168,7 +168,7 @@ def test_a_damaged_cache_file_is_compiled_anew(make_toy_program, tmp_path, monke
         program = make_toy_program(cache_dir=tmp_path)
         program.compile()
         assert program.compilations == 1
-        (file,) = tmp_path.rglob("*.xla")
+        (file,) = tmp_path.rglob("*.code")
         file.write_bytes(file.read_bytes()[:-1])
 
 

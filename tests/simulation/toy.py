@@ -63,7 +63,7 @@ class ToyDevice:
 
     def __init__(self, rows_kept: int, compute: Compute, killed: Callable[[], None]) -> None:
         self.table = RowTable(COLD, rows_kept)
-        self.program = SimpleNamespace(layout_fingerprint=LAYOUT)
+        self.program = SimpleNamespace(layout_fingerprint=LAYOUT, compilations=0)
         self._compute, self._killed = compute, killed
 
     async def run(self, work: Work) -> Answer:

@@ -47,6 +47,7 @@ async def working(program, memory, depth, state_every=NEVER):
     """A worker with partition 1; it dies at the end, with whatever it has not stored."""
     store = MemoryStateStore(memory)
     device = Device(program, RowTable(program.cold(1)[0], 1024), (2, 3))
+    await device.compile()
     limits = BatchLimits(ticks_max=16, rows_max=64, row_bytes=program.record_bytes)
     shedder = SimpleNamespace(depth=depth, observe=lambda *_: None)
     pipeline = Pipeline(store, device, limits, shedder, Metrics(), Generations(program), state_every=state_every)
