@@ -128,7 +128,11 @@ def unseal(content: bytes, where: object) -> bytes:
 
 def contents(content: bytes, where: object) -> dict[str, Any]:
     """The whole map of a file whose sum is right: for a look inside."""
-    payload = msgpack.unpackb(unseal(content, where))
+    data = unseal(content, where)
+    try:
+        payload = msgpack.unpackb(data)
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise IntegrityError(f"{where} is not a snapshot: it cannot be decoded ({error}). {RESTORE}") from error
     if not isinstance(payload, dict) or "schema_version" not in payload:
         raise IntegrityError(f"{where} is not a snapshot: it has no schema_version. {RESTORE}")
     return payload
@@ -159,7 +163,9 @@ def decode(program: Program, config: PredictorConfig, content: bytes, where: obj
         leaves = dict(ChainMap(shared["state"], *payload["kernels"].values()))
         row = _filled(program, leaves, where)
         return Snapshot(config_in(content, where), payload["timestamp"], row, _last(program, shared["last_result"]))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (IntegrityError, SchemaMismatch):
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise IntegrityError(f"snapshot {where} lacks a part ({error!r}). {RESTORE}") from error
 
 

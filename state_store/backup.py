@@ -110,7 +110,10 @@ class Backup:
         self.path = path
         self._starts: dict[int, int] = {}  # Where each partition's arrays begin.
         self._size = self._check_digest()
-        self.summary = self._summarise()
+        try:
+            self.summary = self._summarise()
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise self._bad(f"its parts are not those of a backup ({error!r})") from error
 
     def pairs(self, partition: int) -> Iterator[tuple[str, list[bytes]]]:
         """The states and newest predictions of one partition: ("states" | "latest", [asset, value, ...])."""
