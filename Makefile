@@ -1,6 +1,6 @@
 # Everything starts from python3 and make; the rest comes from uv.lock.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench docs lock clean
 
 PYTHON ?= $(shell for name in python3 python3.12 python3.11 python3.13; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
@@ -23,6 +23,9 @@ check: .venv/.synced ## Lint and types
 bench: .venv/.installed ## The measurements that the README quotes
 	@.venv/bin/predictor bench graph
 	@.venv/bin/predictor bench pipeline
+
+docs: .venv/.synced ## The documentation as a site, in .predictor/site
+	@NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict --config-file docs/site/mkdocs.yml
 
 lock: .venv/.installed ## Resolve the dependencies anew and write the pinned lists in deploy/
 	@$(UV) lock --upgrade

@@ -23,13 +23,13 @@ from loadtests.judge import Judge, Reference, ends_of_logs
 from loadtests.proxy import Proxy
 from predictor_core import payload_fields
 from state_store import EmbeddedRedis, Probe, RedisStateStore, StoreUnavailable, TickProducer
+from state_store.cluster import EmbeddedCluster
 from state_store.keys import partition_of
 from state_store.logs import Looking
 
 PATIENCE_S = 90.0
 START_S_MAX = 300.0  # the first start of all compiles the graph
 POLL_S = 0.02
-KEPT = 10_000_000  # the judge reads everything
 T = TypeVar("T")
 
 
@@ -47,6 +47,8 @@ class Shape:
     assets: int = 24
     rate: float = 300.0
     executable: str | None = None  # of the server; None: the first that is found
+    kept: int = 10_000_000  # ticks and predictions of a partition; the judge reads everything
+    cluster: bool = False  # three primaries with a replica each instead of one server
 
 
 @dataclass
@@ -175,9 +177,11 @@ class Arena:
         assert self.server.port is not None
         return self.server.port
 
-    def new_server(self) -> EmbeddedRedis:
+    def new_server(self) -> EmbeddedRedis | EmbeddedCluster:
         """Another one, with nothing in it, not started yet."""
         directory = self.home / f"redis-{next(self._numbers)}"
+        if self.shape.cluster:
+            return EmbeddedCluster(directory, replicas=1, executable=self.shape.executable)
         return EmbeddedRedis(directory, 0, executable=self.shape.executable, keep=True)
 
     async def serve(self) -> None:
@@ -232,7 +236,8 @@ class Arena:
         name = f"worker-{next(self._numbers)}"
         log = self.home / f"{name}.log"
         command = [sys.executable, "-m", "worker", "worker", "--name", name, "--redis", self.proxy.url]
-        given = {"lease_ms": self.shape.lease_ms, "cache_dir": self.cache, "ticks_kept": KEPT, "predictions_kept": KEPT}
+        kept = self.shape.kept
+        given = {"lease_ms": self.shape.lease_ms, "cache_dir": self.cache, "ticks_kept": kept, "predictions_kept": kept}
         env = os.environ | {f"USP_WORKER__{key.upper()}": str(value) for key, value in given.items()}
         env |= {"USP_LOG__FORMAT": "json", "USP_LOG__LEVEL": "info"}
         with log.open("wb") as file:

@@ -22,10 +22,12 @@ from random import Random
 from loadtests.arena import Arena, Failed, Fault, History, Member, Shape, until
 from loadtests.judge import Reference
 from loadtests.proxy import Proxy
-from state_store import StateStoreError, StoreFull, find_server
+from state_store import EmbeddedRedis, RedisStateStore, StateStoreError, StoreFull, find_server
+from state_store.cluster import EmbeddedCluster
 from state_store.contract import id_order
 from state_store.logs import Looking
 from state_store.server import _packaged as packaged_server
+from state_store.slots import slot_of
 from worker.settings import load
 
 HOME = Path(".predictor")
@@ -33,6 +35,8 @@ CACHE = HOME / "cache"
 EXIT_S_MAX = 3.0
 DOWN_S = (0.0, 3.0)
 KILLS = (1, 3)
+MOVES = (1, 3)
+STALL_S_MAX = 3.0
 HISTORIES_PER_FLEET = 10
 BURST = 3000
 FULL_BURST = 12_000
@@ -250,6 +254,67 @@ async def _watch(history: History) -> None:
         await asyncio.sleep(0.02)
 
 
+async def move_slots(history: History) -> None:
+    """Slots go to other nodes of the cluster, key by key, under load."""
+    arena, cluster = history.arena, cluster_of(history.arena)
+    for _ in range(history.random.randint(*MOVES)):
+        slot = slot_of(f"{{{history.random.randrange(arena.shape.partitions)}}}".encode())
+        owner = await asyncio.to_thread(cluster.owner, slot)
+        target = history.random.choice([node for node in await primaries(cluster) if node is not owner])
+        history.feed.burst(history.random.randrange(BURST))
+        await asyncio.to_thread(cluster.move_slot, slot, target, history.random.random() * 0.1)
+        await arena.progress()
+    await arena.all_serve()
+
+
+async def fail_over_a_shard(history: History) -> None:
+    """A primary is killed, or stands still for as long; its replica takes its slots. The other shards do not wait."""
+    arena, cluster = history.arena, cluster_of(history.arena)
+    slot = slot_of(f"{{{history.random.randrange(arena.shape.partitions)}}}".encode())
+    doomed = await asyncio.to_thread(cluster.owner, slot)
+    others = [p for p in range(arena.shape.partitions) if await owner_of(cluster, p) is not doomed]
+    history.feed.burst(history.random.randrange(BURST))
+    await asyncio.sleep(history.random.uniform(0.0, 0.3))
+    frozen = history.random.random() < 0.5
+    await asyncio.to_thread(cluster.freeze if frozen else cluster.kill, doomed)
+    started = time.monotonic()
+    await progress_elsewhere(arena, others)
+    if time.monotonic() - started > STALL_S_MAX:
+        raise Failed(f"one dead shard held the others up for {time.monotonic() - started:.1f} s")
+    await asyncio.to_thread(cluster.await_failover, doomed, slot)
+    await asyncio.to_thread(cluster.thaw if frozen else cluster.revive, doomed)
+    arena.proxy.upstream = cluster.port
+    await arena.progress()
+    await arena.all_serve()
+
+
+async def progress_elsewhere(arena: Arena, partitions: Sequence[int]) -> None:
+    """Waits until these partitions have been committed to since now, without a word to the others."""
+    store = RedisStateStore(arena.server.url)
+    try:
+        before = {p: (await store.probe(p)).cursor for p in partitions}
+
+        async def moved() -> bool:
+            return all([(await store.probe(p)).cursor > cursor for p, cursor in before.items()])
+
+        await until(moved, "a commit in every partition of the other shards")
+    finally:
+        await store.close()
+
+
+async def owner_of(cluster: EmbeddedCluster, partition: int) -> EmbeddedRedis:
+    return await asyncio.to_thread(cluster.owner, slot_of(f"{{{partition}}}".encode()))
+
+
+async def primaries(cluster: EmbeddedCluster) -> list[EmbeddedRedis]:
+    return await asyncio.to_thread(cluster.owners)
+
+
+def cluster_of(arena: Arena) -> EmbeddedCluster:
+    assert isinstance(arena.server, EmbeddedCluster), "this fault needs Shape(cluster=True)"
+    return arena.server
+
+
 FAULTS: dict[str, Fault] = {
     "kill": kill_workers,
     "zombie": wake_a_zombie,
@@ -262,6 +327,14 @@ FAULTS: dict[str, Fault] = {
     "flush": flush_scripts,
     "full": fill_redis,
 }
+CLUSTER_FAULTS: dict[str, Fault] = {
+    "kill": kill_workers,
+    "zombie": wake_a_zombie,
+    "term": end_a_worker,
+    "move-slots": move_slots,
+    "shard": fail_over_a_shard,
+}
+ALL_FAULTS = FAULTS | CLUSTER_FAULTS
 
 
 def drawn(seed: int, allowed: Sequence[str] = tuple(FAULTS)) -> list[str]:
@@ -273,17 +346,18 @@ def drawn(seed: int, allowed: Sequence[str] = tuple(FAULTS)) -> list[str]:
 async def play(arena: Arena, seed: int, names: Sequence[str]) -> str:
     """Plays one history; gives the line that the log keeps."""
     started = time.monotonic()
-    judged = await arena.play(f"h{seed}", [FAULTS[name] for name in names], Random(seed))
+    judged = await arena.play(f"h{seed}", [ALL_FAULTS[name] for name in names], Random(seed))
     return f"seed {seed}: {'+'.join(names)}: {judged} ticks, {time.monotonic() - started:.1f} s"
 
 
-async def play_many(seeds: Sequence[int], allowed: Sequence[str], servers: Sequence[str]) -> int:
+async def play_many(seeds: Sequence[int], allowed: Sequence[str], servers: Sequence[str], cluster: bool) -> int:
     """Plays histories, some on each fleet; gives how many went wrong."""
     reference, wrong, ticks = Reference(load()), [], Counter()
     for number, group in groupby(seeds, lambda seed: seed // HISTORIES_PER_FLEET):
         left = list(group)
         while left:
-            async with open_arena(Shape(executable=servers[number % len(servers)]), reference) as arena:
+            shape = Shape(executable=servers[number % len(servers)], cluster=cluster)
+            async with open_arena(shape, reference) as arena:
                 while left:
                     seed = left.pop(0)
                     try:
@@ -291,7 +365,7 @@ async def play_many(seeds: Sequence[int], allowed: Sequence[str], servers: Seque
                     except (Failed, TimeoutError, StateStoreError) as error:
                         wrong.append(seed)
                         print(f"seed {seed} FAILED: {'+'.join(drawn(seed, allowed))}: {type(error).__name__}: {error}")
-                        print(f"  play it again: {_again(seed, allowed)}")
+                        print(f"  play it again: {_again(seed, allowed, cluster)}")
                         print(f"  logs: {_keep_logs(arena, seed)}", flush=True)
                         break  # the next ones get a fleet that nothing has happened to
                     ticks.update(faults=len(drawn(seed, allowed)), histories=1)
@@ -299,9 +373,10 @@ async def play_many(seeds: Sequence[int], allowed: Sequence[str], servers: Seque
     return len(wrong)
 
 
-def _again(seed: int, allowed: Sequence[str]) -> str:
-    only = "" if len(allowed) == len(FAULTS) else f" --only {' '.join(allowed)}"
-    return f"python -m loadtests.chaos --histories 1 --seed {seed}{only}"
+def _again(seed: int, allowed: Sequence[str], cluster: bool) -> str:
+    everything = tuple(CLUSTER_FAULTS if cluster else FAULTS)
+    only = "" if tuple(allowed) == everything else f" --only {' '.join(allowed)}"
+    return f"python -m loadtests.chaos --histories 1 --seed {seed}{' --cluster' if cluster else ''}{only}"
 
 
 def _keep_logs(arena: Arena, seed: int) -> Path:
@@ -335,10 +410,15 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtests.chaos", description=__doc__)
     parser.add_argument("--histories", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1, help="of the first history; the next has the next")
-    parser.add_argument("--only", nargs="+", choices=tuple(FAULTS), default=tuple(FAULTS), metavar="FAULT")
+    parser.add_argument("--cluster", action="store_true", help="three primaries with a replica each, not one server")
+    parser.add_argument("--only", nargs="+", metavar="FAULT", help=f"of {', '.join(ALL_FAULTS)}")
     asked = parser.parse_args(words)
+    possible = tuple(CLUSTER_FAULTS if asked.cluster else FAULTS)
+    allowed = tuple(asked.only or possible)
+    if unfit := sorted(set(allowed) - set(possible)):
+        parser.error(f"{unfit[0]} cannot happen here: take some of {', '.join(possible)}")
     seeds = range(asked.seed, asked.seed + asked.histories)
-    return 1 if asyncio.run(play_many(seeds, tuple(asked.only), servers_here())) else 0
+    return 1 if asyncio.run(play_many(seeds, allowed, servers_here(), asked.cluster)) else 0
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ WINDOWS_MS = (0.0, 2.0, 5.0, 10.0, 20.0, 40.0)
 BAD = {"window_ms": 90.0, "ticks_max": 4096, "read_ahead": 8192}
 HOTPATH = {
     "poll_s": 0.1, "digest_s": 0.5, "digests_per_side": 4, "settle_s": 0.3, "patience_s": 20, "lease_ms": 4000,
-    "samples_min": 100, "preset": "balanced", "hourly_budget": 1000, "learning_rate": 0.12,
+    "samples_min": 100, "preset": "balanced", "hourly_budget": 1000, "learning_rate": 0.12, "utilisation_max": 1.0,
     "perturbation_scale": 0.05, "promote": True,
     "p95_target_ms": 20, "p99_target_ms": 40, "lag_target_s": 0.05,
 }  # fmt: skip
@@ -171,6 +171,7 @@ async def _recover(operator: Operator, goal: float, minutes: float) -> tuple[int
     await operator.release()
     for _ in range(DRY_RUNS_MAX):
         await operator.order("dry-run-on")
+        await operator.until(lambda facts: facts["dry_run"].get("sides", 0) < DRY_RUN_SIDES, PATIENCE_S)  # a new one
         facts = await operator.until(lambda facts: facts["dry_run"].get("sides", 0) >= DRY_RUN_SIDES, PATIENCE_S)
         if facts and facts["dry_run"]["learning_rate"] >= GAIN_MIN:
             break

@@ -47,6 +47,25 @@ def bars(title: str, unit: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     return _svg(title, drawn)
 
 
+def stacked(title: str, x: str, panels: Mapping[str, Points]) -> str:
+    """Several curves under each other, each in a panel of its own, over one axis across."""
+    every = [a for points in panels.values() for a, _ in points]
+    across, step = _axis(every, False, LEFT, WIDTH - RIGHT), (HEIGHT * 2 - TOP - BOTTOM) / len(panels)
+    drawn = []
+    for place, (name, points) in enumerate(panels.items()):
+        top, bottom = TOP + place * step + 16, TOP + (place + 1) * step - 8
+        up = _axis([b for _, b in points], False, bottom, top)
+        path = "L".join(f"{across.place(a):.1f} {up.place(b):.1f}" for a, b in points)
+        drawn.append(_line(LEFT, bottom, WIDTH - RIGHT, bottom) + _line(LEFT, top, WIDTH - RIGHT, top))
+        drawn.append(f'<path d="M{path}" fill="none" stroke="{COLOURS[place % len(COLOURS)]}" stroke-width="1.5"/>')
+        drawn += [_text(LEFT - 6, up.place(n) + 4, _short(n), "end") for n in (0.0, up.labels()[-1])]
+        drawn.append(_text(LEFT, top - 4, name))
+    for second in across.labels():
+        drawn.append(_text(across.place(second), 2 * HEIGHT - BOTTOM + 10, _short(second), "middle"))
+    drawn.append(_text((LEFT + WIDTH - RIGHT) / 2, 2 * HEIGHT - 14, x, "middle"))
+    return _svg(title, drawn, 2 * HEIGHT)
+
+
 class _Axis:
     """Numbers to places, and the numbers worth a label."""
 
@@ -103,8 +122,8 @@ def _short(number: float) -> str:
     return f"{number / 1e3:.3g}k" if number >= 1000 else f"{number:.3g}"
 
 
-def _svg(title: str, drawn: Sequence[str]) -> str:
-    style = f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" font-family="system-ui, sans-serif" font-size="11"'
-    back = f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>'
+def _svg(title: str, drawn: Sequence[str], height: int = HEIGHT) -> str:
+    style = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" font-family="system-ui, sans-serif" font-size="11"'
+    back = f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>'
     head = f'<text x="8" y="14" font-size="13" font-weight="600">{html.escape(title)}</text>'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {style}>{back}{head}{"".join(drawn)}</svg>\n'

@@ -1,10 +1,11 @@
 """The load of a run as a process of its own: ready ticks, on a schedule or as fast as the workers take them.
 
-    python -m loadtests.producer '{"socket": ..., "partitions": 8, "assets": 2048, "rate": 10000, "seconds": 5}'
+    python -m loadtests.producer '{"socket": ..., "partitions": 8, "assets": 2048, "phases": [[10000, 5]], ...}'
 
-With a rate the load is open: each tick goes out at its time, whatever became of those before, and its event time is the
-moment at which it was due. Without, the producer keeps `waiting` unread ticks in the log until it is told to end.
-Prints one JSON object at the end: ticks sent, and how late the latest sending was.
+With phases, each a rate and its seconds, the load is open: every tick goes out at its time, whatever became of those
+before, and its event time is the moment at which it was due. Without, the producer keeps `waiting` unread ticks in the
+log until it is told to end; `counts` are the questions whose answers tell how many have been read. `tasks` names a
+queue that gets tasks instead of ticks. Prints one JSON object at the end: ticks sent, and how late the latest was.
 """
 
 import json
@@ -16,9 +17,9 @@ import time
 import hiredis
 import numpy as np
 
-from loadtests.schedule import AT_ONCE_MAX, Schedule, follow
-from loadtests.ticks import TickBytes
-from state_store.keys import Keys
+from loadtests.peers.tasks import COMMANDS
+from loadtests.schedule import AT_ONCE_MAX, Phase, Schedule, follow
+from loadtests.ticks import TickBytes, tick
 from state_store.wire import encode
 
 START_AFTER_S = 0.3
@@ -55,14 +56,13 @@ class Wire:
 
 
 class Applied:
-    """How many ticks the workers have committed."""
+    """How many ticks have been served: the sum of what the server answers to some questions."""
 
-    def __init__(self, path: str, partitions: int) -> None:
+    def __init__(self, path: str, questions: list[list[str]]) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
-        keys = [Keys().of(partition).control for partition in range(partitions)]
-        self._request = b"".join(encode("HGET", key, "applied") for key in keys)
-        self._partitions = partitions
+        self._request = b"".join(encode(*words) for words in questions)
+        self._answers = len(questions)
         self._reader = hiredis.Reader()
 
     def close(self) -> None:
@@ -71,19 +71,19 @@ class Applied:
     def count(self) -> int:
         self._socket.sendall(self._request)
         replies = []
-        while len(replies) < self._partitions:
+        while len(replies) < self._answers:
             while (reply := self._reader.gets()) is not False:
                 replies.append(reply)
-            if len(replies) < self._partitions:
+            if len(replies) < self._answers:
                 self._reader.feed(self._socket.recv(RECEIVE_BYTES))
         return sum(int(reply or 0) for reply in replies)
 
 
 def main() -> None:
     given = json.loads(sys.argv[1])
-    ticks = TickBytes(given["assets"], given["partitions"])
+    ticks = TickBytes(given["assets"], given["partitions"], command=COMMANDS.get(given["tasks"], tick))
     wire = Wire(given["socket"])
-    if given["rate"]:
+    if given["phases"]:
         told = _open_loop(given, ticks, wire)
     else:
         told = _keep_full(given, ticks, wire)
@@ -92,7 +92,7 @@ def main() -> None:
 
 def _open_loop(given: dict, ticks: TickBytes, wire: Wire) -> dict:
     start_ns = time.time_ns() + int(START_AFTER_S * 1e9)
-    schedule = Schedule(start_ns, given["rate"], int(given["rate"] * given["seconds"]))
+    schedule = Schedule(start_ns, [Phase(*phase) for phase in given["phases"]])
 
     def send(first: int, times_ns: np.ndarray) -> None:
         wire.send(ticks.commands(given["first"] + first, times_ns), len(times_ns))
@@ -105,11 +105,11 @@ def _open_loop(given: dict, ticks: TickBytes, wire: Wire) -> dict:
 def _keep_full(given: dict, ticks: TickBytes, wire: Wire) -> dict:
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
-    applied = Applied(given["socket"], given["partitions"])
+    applied = Applied(given["socket"], given["counts"])
     before, sent, last_ns, start_ns = applied.count(), 0, 0, time.time_ns()
     while not ended:
         room = applied.count() - before + given["waiting"] - sent
-        if room < AT_ONCE_MAX // 4:
+        if room < min(AT_ONCE_MAX, given["waiting"]) // 4:
             time.sleep(LOOK_EVERY_S)
             continue
         times_ns = max(time.time_ns(), last_ns + 1) + np.arange(min(room, AT_ONCE_MAX))

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ import numpy as np
 from redis import Redis
 
 from loadtests import cpu
+from loadtests.peers.launch import READY
+from loadtests.peers.tasks import LOGS
+from loadtests.schedule import Phase
 from loadtests.statistics import percentiles
 from predictor_core import PredictorConfig, Program, payload_fields
 from state_store import EmbeddedRedis, RedisStateStore
@@ -31,9 +34,17 @@ from state_store import EmbeddedRedis, RedisStateStore
 HOME = Path(".predictor")
 PATIENCE_S = 120.0
 POLL_S = 0.05
-PRODUCT, IDENTITY, ENCODED, PEER, STAGES = "product", "identity", "encoded", "per-tick", "stages"
-MODULES = {IDENTITY: "loadtests.floor", ENCODED: "loadtests.floor", PEER: "loadtests.peers", STAGES: "loadtests.stages"}
+PRODUCT, IDENTITY, ENCODED, STAGES = "product", "identity", "encoded", "stages"
+MODULES = {IDENTITY: "loadtests.floor", ENCODED: "loadtests.floor", STAGES: "loadtests.stages"}
 LEASED = (PRODUCT, IDENTITY, STAGES)
+PEERS = {
+    "per-tick": "per_tick",
+    "river-linear": "per_tick",
+    "river-holt-winters": "per_tick",
+    "taskiq": "taskiq_queue",
+    "streaq": "streaq_queue",
+    "bytewax": "bytewax_flow",
+}
 
 
 @dataclass(frozen=True)
@@ -47,15 +58,33 @@ class Shape:
     assets: int = 2048
     waiting: int = 30_000  # unread ticks in the log at full load
     settings: tuple[tuple[str, str], ...] = ()  # of the workers, as environment variables
+    depth: int = 3  # of the signature, when nothing is shed
+
+    @property
+    def config(self) -> PredictorConfig:
+        return PredictorConfig(log_sig_depth=self.depth)
+
+
+@dataclass(frozen=True)
+class Played:
+    """Of every tick of some phases: when it was due, when its prediction was read, how deep the graph was."""
+
+    start_ns: int
+    sent: int
+    late_ms: float  # of the producer, at worst
+    times_ns: np.ndarray
+    read_ns: np.ndarray
+    depths: np.ndarray
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everyone's account at one moment."""
+    """Everyone's account at one moment; of the server also its commits and the bytes that went through it."""
 
     clock: float
     ticks: int
     cpu: dict[str, float]
+    server: dict[str, int]
 
 
 class RunFailed(Exception):
@@ -91,10 +120,10 @@ class Rig:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def saturate(self, warm_s: float, seconds: float) -> dict[str, Any]:
-        """Throughput and cost per tick with work always waiting."""
-        with self._listener() as listener, self._producer(0.0, 0.0) as producer:
-            self._wait(lambda: self.applied() > self._sent, "the first commit")
+    def saturate(self, warm_s: float, seconds: float, warm_ticks: int = 0) -> dict[str, Any]:
+        """Throughput and cost per tick with work always waiting, after so many ticks and so many seconds more."""
+        with self._listener() as listener, self._sending() as producer:
+            self._wait(lambda: self.applied() > self._sent + warm_ticks, "the first commit")
             time.sleep(warm_s)
             pids = {"producer": producer.pid, "reader": listener.process.pid}
             before = self._snapshot(pids)
@@ -119,7 +148,7 @@ class Rig:
             told = self._told(producer)
             self._sent += told["sent"]
             self._drain()
-        times_ns, read_ns = listener.table()
+        times_ns, read_ns, _ = listener.table()
         latencies = (read_ns - times_ns)[times_ns >= told["start_ns"] + warm_s * 1e9]
         return {
             "rate": rate,
@@ -130,9 +159,23 @@ class Rig:
             **_account(before, after),
         }
 
+    def play(self, *phases: Phase) -> Played:
+        """Sends phase after phase, and waits until all of it has been read."""
+        with self._listener(depths=True) as listener, self._sending(*phases) as producer:
+            told = self._told(producer)
+            self._sent += told["sent"]
+            self._drain()
+        times_ns, read_ns, depths = listener.table()
+        return Played(told["start_ns"], told["sent"], told["latest_ms"], times_ns, read_ns, depths)
+
     def applied(self) -> int:
-        """Ticks committed so far."""
-        return sum(int(self.redis.hget(key, "applied") or 0) for key in self._control_keys())  # type: ignore[arg-type]
+        """Ticks committed so far; a peer's predictions."""
+        if self.shape.kind in PEERS:
+            return sum(self.redis.xlen(key) for key in self.keys("predictions"))  # type: ignore[misc]
+        return sum(int(self.redis.hget(key, "applied") or 0) for key in self.keys("control"))  # type: ignore[arg-type]
+
+    def worker_pids(self) -> list[int]:
+        return [worker.pid for worker in self._workers]
 
     def said(self) -> str:
         """What the workers wrote to standard output and standard error."""
@@ -143,39 +186,58 @@ class Rig:
         graph, whole = sum(map(cpu.of_graph, workers)), sum(map(cpu.of_process, workers))
         spent = {"graph": graph, "worker": whole - graph, "server": cpu.of_process(self._server_pid)}
         spent |= {name: cpu.of_process(pid) for name, pid in pids.items()}
-        return Snapshot(time.perf_counter(), self.applied(), {**spent, "machine": cpu.of_machine()})
+        spent["machine"] = cpu.of_machine()
+        return Snapshot(time.perf_counter(), self.applied(), spent, self._server_counts())
+
+    def _server_counts(self) -> dict[str, int]:
+        told: Any = self.redis.info("everything")
+        return {
+            "commits": told.get("cmdstat_exec", {}).get("calls", 0),
+            "in_bytes": told["total_net_input_bytes"],
+            "out_bytes": told["total_net_output_bytes"],
+            "file_bytes": told.get("aof_current_size", 0),
+        }
 
     async def _make_fleet(self) -> None:
         store = RedisStateStore(self.url)
-        program = Program(PredictorConfig())
-        await store.open_fleet(self.shape.partitions, program.layout_fingerprint, payload_fields(PredictorConfig()))
+        config = self.shape.config
+        program = Program(config)
+        await store.open_fleet(self.shape.partitions, program.layout_fingerprint, payload_fields(config))
         await store.close()
 
     def _start_workers(self, stack: ExitStack) -> None:
         log = stack.enter_context((self._folder / "workers.log").open("wb"))
-        env = os.environ | dict(self.shape.settings)
+        env = os.environ | {"USP_PREDICTOR__LOG_SIG_DEPTH": str(self.shape.depth)} | dict(self.shape.settings)
         for number in range(1, self.shape.workers + 1):
-            command = [sys.executable, "-m", *self._command(f"worker-{number}")]
+            command = [sys.executable, "-m", *self._command(number)]
             self._workers.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
         if self.shape.kind in LEASED:
             self._wait(self._is_placed, "the placement of all partitions")
+        if self.shape.kind in PEERS:
+            self._wait(lambda: self.said().count(READY) == self.shape.workers, "the start of the peer")
 
-    def _command(self, name: str) -> list[str]:
-        if self.shape.kind == PRODUCT:
+    def _command(self, number: int) -> list[str]:
+        shape, name = self.shape, f"worker-{number}"
+        if shape.kind == PRODUCT:
             return ["worker", "worker", "--redis", self.url, "--name", name, "--parent", str(os.getpid())]
-        return [MODULES[self.shape.kind], self.shape.kind, self.url, name, str(self.shape.partitions)]
+        if shape.kind in MODULES:
+            return [MODULES[shape.kind], shape.kind, self.url, name, str(shape.partitions)]
+        given = {"kind": shape.kind, "socket": self.socket, "folder": str(self._folder), "number": number}
+        given |= {"partitions": shape.partitions, "workers": shape.workers}
+        return [f"loadtests.peers.{PEERS[shape.kind]}", json.dumps(given)]
 
     def _is_placed(self) -> bool:
-        owners = [self.redis.hget(key, "owner") for key in self._control_keys()]
+        owners = [self.redis.hget(key, "owner") for key in self.keys("control")]
         shares = [owners.count(owner) for owner in set(owners)]
         return None not in owners and len(shares) == self.shape.workers and max(shares) - min(shares) <= 1
 
     def _added(self) -> int:
-        keys = [key.replace(":control", ":ticks") for key in self._control_keys()]
+        keys = [LOGS[self.shape.kind]] if self.shape.kind in LOGS else self.keys("ticks")
         return sum(self.redis.xinfo_stream(key)["entries-added"] for key in keys if self.redis.exists(key))  # type: ignore[index]
 
-    def _control_keys(self) -> list[str]:
-        return [f"usp:{{{partition}}}:control" for partition in range(self.shape.partitions)]
+    def keys(self, name: str) -> list[str]:
+        """What the fleet calls one thing in each partition."""
+        return [f"usp:{{{partition}}}:{name}" for partition in range(self.shape.partitions)]
 
     def _drain(self) -> None:
         self._wait(lambda: self.applied() >= self._sent, "an empty backlog")
@@ -187,17 +249,28 @@ class Rig:
                 raise RunFailed(f"{what} did not come about; the workers said: {self.said()[-2000:]}")
             time.sleep(POLL_S)
 
+    def _producer(self, rate: float, seconds: float) -> AbstractContextManager[subprocess.Popen]:
+        return self._sending(Phase(rate, seconds))
+
     @contextmanager
-    def _producer(self, rate: float, seconds: float) -> Iterator[subprocess.Popen]:
+    def _sending(self, *phases: Phase) -> Iterator[subprocess.Popen]:
+        """Follows the phases; without any it keeps the log full until it is told to end."""
         shape = self.shape
-        given = {"socket": self.socket, "partitions": shape.partitions, "assets": shape.assets, "rate": rate}
-        given |= {"seconds": seconds, "waiting": shape.waiting, "first": self._sent}
+        given = {"socket": self.socket, "partitions": shape.partitions, "assets": shape.assets, "phases": phases}
+        given |= {"waiting": shape.waiting, "first": self._sent}
+        given |= {"tasks": shape.kind if shape.kind in LOGS else "", "counts": self._counts()}
         command = [sys.executable, "-m", "loadtests.producer", json.dumps(given)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
                 yield process
             finally:
                 process.kill()
+
+    def _counts(self) -> list[list[str]]:
+        """What a producer asks to know how many ticks have been served."""
+        if self.shape.kind in PEERS:
+            return [["XLEN", key] for key in self.keys("predictions")]
+        return [["HGET", key, "applied"] for key in self.keys("control")]
 
     def _told(self, producer: subprocess.Popen) -> dict[str, Any]:
         said, _ = producer.communicate(timeout=PATIENCE_S)
@@ -206,8 +279,8 @@ class Rig:
         return json.loads(said)
 
     @contextmanager
-    def _listener(self) -> "Iterator[_Listener]":
-        listener = _Listener(self._folder / "latencies.npz", self.socket, self.shape.partitions)
+    def _listener(self, depths: bool = False) -> "Iterator[_Listener]":
+        listener = _Listener(self._folder / "latencies.npz", self.socket, self.shape.partitions, depths)
         try:
             yield listener
             listener.end()
@@ -215,8 +288,8 @@ class Rig:
             listener.close()
 
     def _stop_workers(self) -> None:
-        for worker in self._workers:
-            worker.send_signal(signal.SIGTERM)
+        for worker in self._workers:  # a peer has nothing to save, and some take their time to end
+            worker.send_signal(signal.SIGKILL if self.shape.kind in PEERS else signal.SIGTERM)
         for worker in self._workers:
             try:
                 worker.wait(20)
@@ -228,9 +301,9 @@ class Rig:
 class _Listener:
     """The reading process, ready when this returns."""
 
-    def __init__(self, file: Path, socket: str, partitions: int) -> None:
+    def __init__(self, file: Path, socket: str, partitions: int, depths: bool) -> None:
         self._file = file
-        given = {"socket": socket, "partitions": partitions, "file": str(file)}
+        given = {"socket": socket, "partitions": partitions, "file": str(file), "depths": depths}
         command = [sys.executable, "-m", "loadtests.listener", json.dumps(given)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
@@ -250,9 +323,9 @@ class _Listener:
             assert pipe is not None
             pipe.close()
 
-    def table(self) -> tuple[np.ndarray, np.ndarray]:
+    def table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with np.load(self._file) as kept:
-            return kept["times_ns"], kept["read_ns"]
+            return kept["times_ns"], kept["read_ns"], kept["depths"]
 
 
 def _account(before: Snapshot, after: Snapshot) -> dict[str, Any]:
@@ -264,6 +337,7 @@ def _account(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     return {
         "ticks_per_second": ticks / seconds,
         "cpu_us_per_tick": {name: 1e6 * used / ticks for name, used in spent.items()},
+        "server_per_tick": {name: (after.server[name] - count) / ticks for name, count in before.server.items()},
         "cores_busy": sum(spent.values()) / seconds / cores,
         "cores_busy_with_others": (machine - sum(spent.values())) / seconds / cores,
     }

@@ -4,8 +4,8 @@ Latency counts from the scheduled time. A system that stalls for a second is the
 the ticks that were due in that second; a sender that waits for answers would have left them out.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,23 +13,46 @@ AT_ONCE_MAX = 2048
 PAUSE_NS = 1_000_000  # ticks due within a millisecond go out together
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """`count` ticks at a steady rate from `start_ns` on."""
+class Phase(NamedTuple):
+    """A steady rate for a while."""
 
-    start_ns: int
     rate: float
-    count: int
+    seconds: float
+
+    @property
+    def ticks(self) -> int:
+        return int(self.rate * self.seconds)
+
+
+class Schedule:
+    """Phases one after the other, from `start_ns` on."""
+
+    def __init__(self, start_ns: int, phases: Sequence[Phase]) -> None:
+        self.start_ns, self.phases = start_ns, phases
+        self._firsts = np.cumsum([0, *(phase.ticks for phase in phases)])
+        lengths_ns = [round(phase.seconds * 1e9) for phase in phases]
+        self.starts_ns = start_ns + np.cumsum([0, *lengths_ns])
+
+    @property
+    def count(self) -> int:
+        return int(self._firsts[-1])
 
     def due(self, now_ns: int) -> int:
         """How many ticks should have been sent by now."""
         if now_ns < self.start_ns:
             return 0
-        return min(self.count, 1 + int((now_ns - self.start_ns) * self.rate / 1e9))
+        place = int(np.searchsorted(self.starts_ns, now_ns, "right")) - 1
+        if place == len(self.phases):
+            return self.count
+        within = 1 + int((now_ns - int(self.starts_ns[place])) * self.phases[place].rate / 1e9)
+        return int(self._firsts[place]) + min(self.phases[place].ticks, within)
 
     def times_ns(self, first: int, last: int) -> np.ndarray:
         """When the ticks from `first` up to `last` are due."""
-        return self.start_ns + np.ceil(np.arange(first, last) * (1e9 / self.rate)).astype(np.int64)
+        numbers = np.arange(first, last)
+        place = np.searchsorted(self._firsts[1:-1], numbers, "right")
+        gaps_ns = np.array([1e9 / phase.rate for phase in self.phases])
+        return self.starts_ns[place] + np.ceil((numbers - self._firsts[place]) * gaps_ns[place]).astype(np.int64)
 
 
 def follow(

@@ -1,6 +1,6 @@
 """Where a worker's CPU goes outside the graph: the time of every function on the path of a tick, per tick.
 
-    python -m loadtests.stages [--json] [--seconds S]
+    python -m loadtests.stages [--json] [--seconds S] [--assets N]
 
 A worker with a device that only copies (loadtests.floor) serves a full log. Each function below is timed by the CPU
 clock of its thread, so that other work on the machine does not count. What is left over is the event loop, the kernel's
@@ -115,7 +115,7 @@ def serve(url: str, name: str) -> None:
 def measure(seconds: float, assets: int = 2048, partitions: int = 16) -> dict[str, Any]:
     """Microseconds of CPU per tick of each stage and of the whole worker; and how many ticks a commit had."""
     with Rig(Shape(STAGES, aof=False, assets=assets, partitions=partitions)) as rig:
-        whole = rig.saturate(0.5, seconds)["cpu_us_per_tick"]["worker"]
+        whole = rig.saturate(0.5, seconds, warm_ticks=assets)["cpu_us_per_tick"]["worker"]
         said = [json.loads(line) for line in rig.said().splitlines() if line.startswith("{")][-1]
         ticks = rig.applied()
     calls, spent = said["calls"], said["seconds"]
@@ -129,8 +129,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m loadtests.stages", description="A worker's CPU, stage by stage.")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--assets", type=int, default=2048)
     given = parser.parse_args()
-    figures = measure(given.seconds)
+    figures = measure(given.seconds, given.assets)
     if given.json:
         return print(json.dumps(figures))
     for name, stage in figures["stages"].items():

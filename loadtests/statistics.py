@@ -37,6 +37,11 @@ def medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
+def rated(runs: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Ticks per second of each run."""
+    return [run["ticks_per_second"] for run in runs]
+
+
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:
     """The median of the ratios of pairs that were measured side by side: what slows both of a pair cancels out."""
     return median([a / b for a, b in zip(over, under, strict=True)])

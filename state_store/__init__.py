@@ -1,8 +1,10 @@
 """Remembers: ticks, states, predictions and leases, in Redis."""
 
+from state_store.branch import RawPredictions
 from state_store.client import Timeouts
 from state_store.contract import (
     START,
+    Carried,
     Commit,
     ConfigGeneration,
     Control,
@@ -24,8 +26,10 @@ from state_store.errors import (
     BadUrl,
     FleetMismatch,
     FleetMissing,
+    MoveRefused,
     PartitionFull,
     PartitionHeld,
+    PartitionMoved,
     PartitionSealed,
     ProducerFenced,
     ServerNotFound,
@@ -36,9 +40,10 @@ from state_store.errors import (
     WrongPassword,
     WrongServer,
 )
+from state_store.lane import ProducerLimits
 from state_store.memory import Memory, MemoryStateStore
-from state_store.producer import ProducerLimits, TickProducer
-from state_store.reader import Prediction, PredictionReader, RawPredictions
+from state_store.producer import TickProducer
+from state_store.reader import Prediction, PredictionReader
 from state_store.server import EmbeddedRedis, find_server
 from state_store.store import RedisStateStore
 
@@ -48,6 +53,7 @@ __all__ = [
     "BadBackup",
     "BadTick",
     "BadUrl",
+    "Carried",
     "Commit",
     "ConfigGeneration",
     "Control",
@@ -59,9 +65,11 @@ __all__ = [
     "Memory",
     "MemoryStateStore",
     "Meta",
+    "MoveRefused",
     "Outcome",
     "PartitionFull",
     "PartitionHeld",
+    "PartitionMoved",
     "PartitionSealed",
     "Prediction",
     "PredictionReader",

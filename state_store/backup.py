@@ -63,9 +63,11 @@ class Summary:
 
 async def write_backup(logs: Logs, meta: Meta, path: Path, partitions: list[int]) -> Summary:
     """Writes a file whole or not at all; the fleet may run."""
-    moments = {}
+    logs, moments = logs.of(meta), {}
     with _whole_file(path) as out:
         fleet = {"partitions": meta.partitions, "layout": meta.layout, "fields": meta.fields, "schema": meta.schema}
+        if meta.generation:
+            fleet |= {"generation": meta.generation, "past": meta.past}
         out.put([MAGIC, FORMAT, {"namespace": logs.keys.namespace, **fleet}])
         for partition in partitions:
             moment, tables = await _take(logs, partition)
@@ -160,6 +162,7 @@ class Backup:
         if seen != wanted:
             raise self._bad("it does not hold as many states as it says")
         fleet = dict(header[2])
+        fleet["past"] = tuple(fleet.get("past", ()))
         return Summary(fleet.pop("namespace"), Meta(**fleet), moments)
 
     def _arrays(self, start: int = 0) -> Iterator[tuple[list[Any], int]]:

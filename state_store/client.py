@@ -6,7 +6,7 @@ itself: a repeated XADD is a second tick, so only those who can tell what became
 
 import asyncio
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
@@ -90,6 +90,11 @@ class Address:
         return f"{self.scheme}://{user}{host}:{self.port}" + (f"/{self.db}" if self.db else "")
 
     __repr__ = __str__
+
+    def at(self, host: str, port: int) -> "Address":
+        """Another node of the same cluster, entered in the same way."""
+        scheme = "redis" if self.scheme == "unix" else self.scheme
+        return replace(self, scheme=scheme, host=host, port=port, path="")
 
     @cached_property
     def tls_context(self) -> ssl.SSLContext | None:

@@ -4,7 +4,7 @@ Two implementations keep these promises: `RedisStateStore` and, in a dict, `Memo
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 SCHEMA = 1
 START = b"0-0"  # The cursor before the first tick.
 PAYLOAD_BYTES_MAX = 16_384
-CONFIG_GENERATIONS_MAX = 32  # Kept; predictions made with older ones cannot be derived again.
+CONFIG_GENERATIONS_MAX = 256  # Kept; predictions made with older ones cannot be derived again.
 
 
 class Outcome(Enum):
@@ -38,12 +38,23 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What a fleet was made with."""
+    """What a fleet was made with, and how its partitions were changed since."""
 
     partitions: int
     layout: bytes
     fields: dict[str, Any]
     schema: int = SCHEMA
+    generation: int = 0  # Of its partitions: how often their number was changed.
+    past: tuple[int, ...] = ()  # How many partitions each generation before had.
+    oldest: int = 0  # The first generation whose keys are still kept.
+    next_partitions: int = 0  # While the fleet moves: how many the next generation will have.
+    moved_ms: int = 0  # When it moved last, by the server's clock.
+
+    def of(self, generation: int) -> "Meta":
+        """The same fleet as it was in a generation before."""
+        if generation == self.generation:
+            return self
+        return replace(self, partitions=self.past[generation], generation=generation, past=self.past[:generation])
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +189,8 @@ class Probe:
     oldest_ms: int  # Age of the oldest unread tick by the server's clock, 0 when there is none.
     seal: str = ""
     state_cursor: bytes = START  # The last tick that the stored states reflect.
+    closed: bool = False  # Its assets go to the next generation: it takes no more ticks.
+    drained: bool = False  # All its ticks are in its stored states, and nobody may hold it any more.
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,19 +210,57 @@ class ConfigGeneration:
     values: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """How much of a partition was copied to the next generation."""
+
+    states: int
+    latest: int
+
+
 class StateStore(Protocol):
-    """What a worker needs to remember things between two ticks."""
+    """What a worker needs to remember things between two ticks.
+
+    A store works on one generation of partitions: the one that was current when it was first used, until `follow`.
+    """
 
     async def open_fleet(self, partitions: int, layout: bytes, fields: Mapping[str, Any]) -> Meta:
         """Makes the fleet, or confirms that it was made with the same values; else raises FleetMismatch."""
         ...
 
     async def read_meta(self) -> Meta:
-        """Reads what the fleet was made with; raises FleetMissing."""
+        """Reads what the fleet was made with and where it is now; raises FleetMissing."""
+        ...
+
+    def follow(self, meta: Meta) -> None:
+        """Works on another generation from now on; nothing of the one before may be under way."""
+        ...
+
+    async def begin_move(self, partitions: int) -> Meta:
+        """Notes that the fleet is to have so many partitions; raises MoveRefused while it moves to another number."""
+        ...
+
+    async def close_partition(self, partition: int) -> Probe:
+        """Takes no more ticks here, whoever sends them; drained if all are in the stored states, and then for good."""
+        ...
+
+    async def carry(self, partition: int) -> Carried:
+        """Copies what a drained partition remembers to the next homes of its assets; may be done again."""
+        ...
+
+    async def end_move(self) -> Meta:
+        """Makes the next generation the current one, after all is carried; does nothing if that was done before."""
+        ...
+
+    async def forget_past(self) -> Meta:
+        """Removes what the generations before still hold; their logs stay closed for ever."""
         ...
 
     async def acquire(self, partition: int, worker: str, ttl_ms: int) -> Lease | Held:
-        """Takes a free or expired lease. Asking again after a lost reply gives the same lease."""
+        """Takes a free or expired lease. Asking again after a lost reply gives the same lease.
+
+        Raises PartitionSealed, and PartitionMoved for one whose assets are on their way to the next generation.
+        """
         ...
 
     async def renew(self, lease: Lease) -> Lease | Held:
@@ -254,6 +305,10 @@ class StateStore(Protocol):
 
         Gives how many entries went: applied ticks first, then the older half of the predictions.
         """
+        ...
+
+    def lie_together(self, one: int, other: int) -> bool:
+        """Tells whether two partitions share a server, and so its memory."""
         ...
 
     async def probe(self, partition: int) -> Probe:

@@ -2,6 +2,7 @@
 
 * StateStoreError
   x StoreUnavailable      cannot be reached, or is not ready: worth trying again
+    x SlotMoved           another node of the cluster has these keys, or will have them soon: nothing was done
   x StoreFull             no memory or disk left: nothing of the request was written
   x BadUrl                the URL or namespace cannot be used
   x WrongPassword         the server refused the user, the password or the permission
@@ -9,6 +10,8 @@
   x FleetMissing          the namespace holds no fleet yet
   x FleetMismatch         the namespace holds a fleet made with other values
   x PartitionSealed       a partition contradicts itself: a person has to look
+  x PartitionMoved        a partition's assets are on their way to the next generation: wait for it
+  x MoveRefused           the number of partitions cannot be changed like this, or not now
   x PartitionHeld         a partition has an owner who would write over what is asked for
   x BadBackup             a backup file is damaged, or cannot be read or written
   x BackupRefused         a backup does not fit what the partition's log still holds
@@ -28,6 +31,14 @@ class StateStoreError(Exception):
 
 class StoreUnavailable(StateStoreError):
     """The server cannot be reached or is not ready; the same call may succeed later."""
+
+
+class SlotMoved(StoreUnavailable):
+    """Another node has the keys; nothing was done. `node` is where, if that was said, and `asking` if only for now."""
+
+    def __init__(self, message: str, slot: int = 0, node: tuple[str, int] | None = None, asking: bool = False):
+        super().__init__(message)
+        self.slot, self.node, self.asking = slot, node, asking
 
 
 class StoreFull(StateStoreError):
@@ -56,6 +67,14 @@ class FleetMismatch(StateStoreError):
 
 class PartitionSealed(StateStoreError):
     """A partition's keys contradict each other, so nobody may write there until a person has looked."""
+
+
+class PartitionMoved(StateStoreError):
+    """A partition's assets are on their way to, or in, the next generation of partitions."""
+
+
+class MoveRefused(StateStoreError):
+    """The number of partitions cannot be changed like this, or not now."""
 
 
 class PartitionHeld(StateStoreError):

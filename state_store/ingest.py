@@ -2,7 +2,8 @@
 
 A producer numbers its ticks per partition from 1. The server remembers the highest number it took, so a repeated
 send is skipped, and a number too high shows that the server lost acknowledged ticks in a failover: the producer is
-told where to resume. A later session under the same name fences the earlier one.
+told where to resume. A later session under the same name fences the earlier one. A closed partition answers what it
+has taken, and takes no more: the rest belongs to the next generation of partitions.
 """
 
 from hashlib import sha1
@@ -18,11 +19,11 @@ WORDS_OF_TICK = 4  # asset value time request
 
 # KEYS: ticks producers control
 # ARGV: producer session first_sequence resume backlog_max producers_max idle_ms, then asset value time request ...
-# reply: code last detail         OK | FULL: taken up to last | GAP: goes on after last | STALE | SEALED
+# reply: code last detail         OK | FULL: taken up to last | GAP: goes on after last | STALE | SEALED | MOVED
 _INGEST_LUA = (
     BACKLOG_LUA
     + """
-local c = redis.call('HMGET', KEYS[3], 'applied', 'cursor', 'trimmed', 'seal')
+local c = redis.call('HMGET', KEYS[3], 'applied', 'cursor', 'trimmed', 'seal', 'closed')
 if c[4] and c[4] ~= '' then return {'SEALED', 0, c[4]} end
 local session, first, count = tonumber(ARGV[2]), tonumber(ARGV[3]), (#ARGV - 7) / 4
 local kept, last = redis.call('HGET', KEYS[2], ARGV[1]), 0
@@ -31,6 +32,7 @@ if kept then
   if tonumber(kept_session) > session then return {'STALE', 0, ''} end
   if tonumber(kept_session) == session then last = tonumber(kept_last) end
 end
+if c[5] then return {'MOVED', last, c[5]} end
 if first > last + 1 then
   if ARGV[4] ~= '1' then return {'GAP', last, ''} end
   last = first - 1
@@ -81,6 +83,12 @@ def encode_tick(asset: bytes, value: bytes, time: bytes, request: bytes) -> byte
         len(request),
         request,
     )
+
+
+def asset_of(tick: bytes) -> bytes:
+    """Reads the asset back out of an encoded tick."""
+    length, _, words = tick.partition(b"\r\n")
+    return words[: int(length[1:])]
 
 
 def ingest_call(

@@ -1,6 +1,8 @@
 """Every key name, and the rule that gives an asset its partition.
 
-The keys of one partition share a hash tag, so they live on one node and roll back together.
+The keys of one partition share a hash tag, so they live on one node and roll back together; so do the tuner's. Every
+other key of the fleet is alone in its scripts and needs no tag: in a Redis Cluster no request spans two slots.
+A fleet whose number of partitions was changed goes on in the next generation of keys: `{p}` becomes `{generation.p}`.
 """
 
 import re
@@ -18,6 +20,7 @@ class Keys:
     """The names of one fleet's keys."""
 
     namespace: str = "usp"
+    generation: int = 0
 
     def __post_init__(self):
         if not _NAMESPACE.fullmatch(self.namespace):
@@ -47,7 +50,7 @@ class Keys:
 
     def of(self, partition: int) -> "PartitionKeys":
         """Names the keys of one partition."""
-        tag = f"{self.namespace}:{{{partition}}}"
+        tag = f"{self.namespace}:{{{tag_of(self.generation, partition)}}}"
         return PartitionKeys(*(f"{tag}:{name}".encode() for name in PartitionKeys.__dataclass_fields__))
 
 
@@ -82,6 +85,12 @@ class HotpathKeys:
     answers: str  # hash: command id -> what became of it
     acks: str  # hash: worker -> when it was seen, and under which configuration
     switch: str  # hash: frozen; read by the workers themselves
+    news: str  # stream, capped: hints that there is something new
+
+
+def tag_of(generation: int, partition: int) -> str:
+    """What stands in the braces of a partition's keys."""
+    return f"{generation}.{partition}" if generation else str(partition)
 
 
 def partition_of(asset: bytes, partitions: int) -> int:

@@ -7,7 +7,7 @@ ends its holders again and again is one of them.
 """
 
 from state_store.contract import START, Control, Held, Lease
-from state_store.errors import PartitionSealed
+from state_store.errors import PartitionMoved, PartitionSealed
 from state_store.keys import PartitionKeys
 from state_store.room import PASS_WHEN_FULL_LUA
 
@@ -41,6 +41,7 @@ local held = get('nonce', '')
 local expired = held == '' or tonumber(get('until', '0')) <= now
 if op == 'acquire' then
   if get('seal', '') ~= '' then return reply('SEALED') end
+  if get('drained', '') ~= '' then return reply('MOVED') end
   if held == nonce then return reply('OK') end
   if not expired then return reply('HELD') end
   local attempts = waiting() and tonumber(get('attempts', '0')) or 0
@@ -86,11 +87,13 @@ def decode_control(fields: list[bytes | None]) -> Control:
 
 
 def decode_lease(partition: int, reply: list, ttl_ms: int, key: bytes) -> tuple[Lease | Held, Control, int]:
-    """Reads the script's reply and the server's clock in it; raises PartitionSealed."""
+    """Reads the script's reply and the server's clock in it; raises PartitionSealed and PartitionMoved."""
     code, now_ms, left_ms, owner, *fields, attempts = reply
     control = decode_control(fields)
     if code == b"SEALED":
         raise sealed(partition, control.seal, key)
+    if code == b"MOVED":
+        raise moved(partition)
     if code != b"OK":
         return Held(partition, owner.decode(), left_ms, control.cursor), control, now_ms
     lease = Lease(
@@ -111,4 +114,12 @@ def sealed(partition: int, why: str, key: bytes) -> PartitionSealed:
     """Says why a partition is closed and how to open it again."""
     return PartitionSealed(
         f"Partition {partition} is sealed: {why}. Restore its keys, then open it with: HDEL {key.decode()} seal"
+    )
+
+
+def moved(partition: int) -> PartitionMoved:
+    """Says that nothing more happens in a partition."""
+    return PartitionMoved(
+        f"Partition {partition} is closed, its assets go to the next generation of partitions: wait until that is "
+        "the current one (see `predictor repartition --status`)."
     )

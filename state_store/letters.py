@@ -20,7 +20,7 @@ PURGED_AT_ONCE = 1000
 REQUEUED = "requeued as "
 
 # KEYS: rejected ticks put_aside control    ARGV: id, then the names and values of the tick
-# reply: code detail        OK: new id | BEFORE: what became of it | NONE | SEALED: why
+# reply: code detail        OK: new id | BEFORE: what became of it | NONE | SEALED: why | MOVED
 _REQUEUE_LUA = """
 local seal = redis.call('HGET', KEYS[4], 'seal')
 if seal and seal ~= '' then return {'SEALED', seal} end
@@ -28,6 +28,7 @@ if #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1]) == 0 then
   local note = redis.call('HGET', KEYS[3], ARGV[1])
   return {note and 'BEFORE' or 'NONE', note or ''}
 end
+if redis.call('HGET', KEYS[4], 'closed') then return {'MOVED', ''} end
 local id = redis.call('XADD', KEYS[2], '*', unpack(ARGV, 2))
 redis.call('XDEL', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[3], ARGV[1], 'requeued as ' .. id)
@@ -96,14 +97,14 @@ class Letters:
     """The dead letters of one fleet."""
 
     def __init__(self, logs: Logs, meta: Meta) -> None:
-        self._logs, self._partitions = logs, meta.partitions
+        self._logs, self._partitions = logs.of(meta), meta.partitions
 
     async def all(self) -> AsyncIterator[Letter]:
         """Every letter, partition after partition, the oldest first."""
         for partition in range(self._partitions):
             async for page in self._logs.pages(partition, "rejected"):
                 for entry in page:
-                    yield _letter(partition, entry)
+                    yield letter_of(partition, entry)
 
     async def find(self, entry_id: bytes) -> list[Letter]:
         """The letters with this id; two partitions may have one each."""
@@ -111,7 +112,7 @@ class Letters:
         for partition in range(self._partitions):
             fields = await self._logs.entry(partition, "rejected", entry_id)
             if fields is not None:
-                found.append(_letter(partition, (entry_id, fields)))
+                found.append(letter_of(partition, (entry_id, fields)))
         return found
 
     async def fates(self, entry_id: bytes) -> dict[int, str]:
@@ -157,6 +158,8 @@ class Letters:
 def _requeued(letter: Letter, code: bytes, detail: str, keys: PartitionKeys) -> Requeued:
     if code == b"SEALED":
         raise sealed(letter.partition, detail, keys.control)
+    if code == b"MOVED":
+        return Requeued(letter, unfit="its partition was closed by a repartition: send the tick anew")
     if code == b"NONE":
         return Requeued(letter, unfit="it is gone: the log of dead letters was cut meanwhile")
     if code == b"BEFORE" and not detail.startswith(REQUEUED):
@@ -164,7 +167,8 @@ def _requeued(letter: Letter, code: bytes, detail: str, keys: PartitionKeys) -> 
     return Requeued(letter, outcome=REQUEUED + detail if code == b"OK" else detail)
 
 
-def _letter(partition: int, entry: Entry) -> Letter:
+def letter_of(partition: int, entry: Entry) -> Letter:
+    """A dead letter out of its entry."""
     entry_id, fields = entry
     reason = fields.get(b"reason", b"").decode(errors="backslashreplace")
     return Letter(partition, entry_id, fields.get(b"a", b""), reason, unpack_tick(fields.get(b"payload", b"")))

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from typing import Any
 
@@ -18,6 +18,7 @@ from state_store.commit import latest_value, settle
 from state_store.contract import (
     CONFIG_GENERATIONS_MAX,
     START,
+    Carried,
     Commit,
     ConfigGeneration,
     Control,
@@ -32,8 +33,18 @@ from state_store.contract import (
     ascending,
     id_order,
 )
-from state_store.errors import FleetMissing, PartitionSealed, StoreFull, StoreUnavailable
+from state_store.errors import (
+    FleetMissing,
+    MoveRefused,
+    PartitionMoved,
+    PartitionSealed,
+    StoreFull,
+    StoreUnavailable,
+)
+from state_store.keys import partition_of, tag_of
+from state_store.lease import moved
 from state_store.meta import compare_meta
+from state_store.moving import next_meta, not_begun, not_drained
 from state_store.retention import Mark, advance
 from state_store.room import PREDICTIONS_LEFT
 from state_store.ticks import AssetCheck, parse
@@ -92,6 +103,9 @@ class MemoryPartition:
     trimmed: int = 0
     attempts: int = 0
     seal: str = ""
+    closed: bool = False
+    drained: bool = False
+    opened: bool = False
     wanted_by: str = ""
     marks: list[Mark] = field(default_factory=list)
     ticks: Log = field(default_factory=Log)
@@ -114,7 +128,7 @@ class Memory:
 
     def __init__(self, clock_ms: Callable[[], int] | None = None):
         self.clock_ms = clock_ms or (lambda: time.time_ns() // 1_000_000)
-        self.partitions: dict[int, MemoryPartition] = {}
+        self.partitions: dict[int | str, MemoryPartition] = {}  # Those of later generations by their tags.
         self.meta: Meta | None = None
         self.workers: dict[str, tuple[str, int]] = {}
         self.configs: list[ConfigGeneration] = []
@@ -122,12 +136,16 @@ class Memory:
         self.full = False  # Refuses writes, as a server at its memory limit does.
         self._grown = asyncio.Condition()
 
-    def partition(self, partition: int) -> MemoryPartition:
-        return self.partitions.setdefault(partition, MemoryPartition())
+    def partition(self, partition: int, generation: int = 0) -> MemoryPartition:
+        home = tag_of(generation, partition) if generation else partition
+        return self.partitions.setdefault(home, MemoryPartition())
 
-    def append(self, partition: int, fields: Mapping[bytes, bytes]) -> bytes:
+    def append(self, partition: int, fields: Mapping[bytes, bytes], generation: int = 0) -> bytes:
         """Appends a raw tick as a plain XADD would; gives its id."""
-        return self.stamp(self.partition(partition).ticks, fields)
+        kept = self.partition(partition, generation)
+        if kept.closed:
+            raise PartitionMoved(f"The memory takes no ticks in partition {partition} any more.")
+        return self.stamp(kept.ticks, fields)
 
     def stamp(self, log: Log, fields: Mapping[bytes, bytes]) -> bytes:
         """Appends an entry with the next id that the clock gives."""
@@ -143,10 +161,10 @@ class Memory:
         async with self._grown:
             self._grown.notify_all()
 
-    async def wait_for_ticks(self, partition: int, after: bytes, block_ms: int) -> None:
+    async def wait_for_ticks(self, log: Log, after: bytes, block_ms: int) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(block_ms / 1000), self._grown:
-                await self._grown.wait_for(lambda: self.partition(partition).ticks.after(after))
+                await self._grown.wait_for(lambda: log.after(after))
 
 
 class MemoryStateStore:
@@ -168,18 +186,104 @@ class MemoryStateStore:
         self._nonces: dict[int, bytes] = {}  # Of acquisitions whose reply was lost.
         self._seen: dict[int, Control] = {}
         self._checks: dict[int, AssetCheck] = {}
+        self._generation: int | None = None
 
     async def open_fleet(self, partitions: int, layout: bytes, fields: Mapping[str, Any]) -> Meta:
         wanted = Meta(partitions, layout, dict(fields))
         self.memory.meta = self.memory.meta or wanted
         compare_meta(self.memory.meta, wanted, "the fleet in memory")
-        return self.memory.meta
+        return self._oriented(self.memory.meta)
 
     async def read_meta(self) -> Meta:
         await self._fault("read_meta", -1)
         if self.memory.meta is None:
             raise FleetMissing("There is no fleet in memory yet: open one with open_fleet.")
-        return self.memory.meta
+        return self._oriented(self.memory.meta)
+
+    def _oriented(self, meta: Meta) -> Meta:
+        self._generation = meta.generation if self._generation is None else self._generation
+        return meta
+
+    def _kept(self, partition: int) -> MemoryPartition:
+        if self._generation is None and self.memory.meta is not None:
+            self._generation = self.memory.meta.generation
+        return self.memory.partition(partition, self._generation or 0)
+
+    def follow(self, meta: Meta) -> None:
+        self._generation = meta.generation
+        for each in (self._nonces, self._seen, self._checks):
+            each.clear()
+
+    async def begin_move(self, partitions: int) -> Meta:
+        meta = next_meta(await self.read_meta(), partitions)
+        if meta.generation == self._generation and partitions != meta.partitions:
+            self.memory.meta = replace(meta, next_partitions=partitions)
+        return await self.read_meta()
+
+    async def close_partition(self, partition: int) -> Probe:
+        meta, kept = await self.read_meta(), self._kept(partition)
+        if meta.generation == self._generation and not meta.next_partitions:
+            raise not_begun()
+        if kept.seal:
+            raise PartitionSealed(f"Partition {partition} is sealed: {kept.seal}")
+        kept.closed = True
+        if not kept.drained and kept.cursor == kept.state_cursor and not kept.backlog():
+            kept.drained, kept.epoch, kept.nonce, kept.owner, kept.until_ms = True, kept.epoch + 1, b"", "", 0
+        return await self.probe(partition)
+
+    async def carry(self, partition: int) -> Carried:
+        meta, kept = await self.read_meta(), self._kept(partition)
+        if meta.generation != self._generation:
+            return Carried(0, 0)
+        if not meta.next_partitions:
+            raise not_begun()
+        if not kept.drained:
+            raise not_drained(partition)
+        for asset in kept.states.keys() | kept.latest.keys():
+            home = self.memory.partition(partition_of(asset, meta.next_partitions), meta.generation + 1)
+            for there, here in ((kept.states, home.states), (kept.latest, home.latest)):
+                if asset in there and not home.opened:
+                    here[asset] = there[asset]
+        return Carried(len(kept.states), len(kept.latest))
+
+    async def end_move(self) -> Meta:
+        meta = await self.read_meta()
+        if meta.generation != self._generation:
+            return meta
+        if not meta.next_partitions:
+            raise not_begun()
+        old = [self._kept(partition) for partition in range(meta.partitions)]
+        new = [self.memory.partition(p, meta.generation + 1) for p in range(meta.next_partitions)]
+        for partition, kept in enumerate(old):
+            if not kept.drained:
+                raise not_drained(partition)
+        there, here = (sum(len(kept.states) + len(kept.latest) for kept in each) for each in (old, new))
+        if there != here:
+            raise MoveRefused(f"{here} of {there} states and predictions were carried over: carry the others too.")
+        for kept in new:
+            kept.opened = True
+        self.memory.meta = replace(
+            meta,
+            partitions=meta.next_partitions,
+            generation=meta.generation + 1,
+            past=(*meta.past, meta.partitions),
+            next_partitions=0,
+            moved_ms=self.memory.clock_ms(),
+        )
+        return await self.read_meta()
+
+    async def forget_past(self) -> Meta:
+        meta = await self.read_meta()
+        for generation in range(meta.oldest, meta.generation):
+            for partition in range(meta.past[generation]):
+                kept = self.memory.partition(partition, generation)
+                kept.ticks.cut_to(0)
+                for log in (kept.predictions, kept.rejected):
+                    log.cut_to(0)
+                kept.states.clear()
+                kept.latest.clear()
+        self.memory.meta = replace(meta, oldest=meta.generation)
+        return await self.read_meta()
 
     async def acquire(self, partition: int, worker: str, ttl_ms: int) -> Lease | Held:
         nonce = self._nonces.setdefault(partition, self._new_nonce())
@@ -190,10 +294,12 @@ class MemoryStateStore:
         return granted
 
     def _grant(self, partition: int, worker: str, nonce: bytes, ttl_ms: int) -> Lease | Held:
-        kept = self.memory.partition(partition)
+        kept = self._kept(partition)
         now = self.memory.clock_ms()
         if kept.seal:
             raise PartitionSealed(f"Partition {partition} is sealed: {kept.seal}")
+        if kept.drained:
+            raise moved(partition)
         if kept.nonce != nonce:
             if kept.nonce and kept.until_ms > now:
                 return self._held(partition)
@@ -202,7 +308,7 @@ class MemoryStateStore:
         return self._lease(partition, ttl_ms)
 
     def _lease(self, partition: int, ttl_ms: int) -> Lease:
-        kept = self.memory.partition(partition)
+        kept = self._kept(partition)
         self._seen[partition] = kept.control()
         return Lease(
             partition,
@@ -217,19 +323,19 @@ class MemoryStateStore:
         )
 
     def _held(self, partition: int) -> Held:
-        kept = self.memory.partition(partition)
+        kept = self._kept(partition)
         left_ms = max(0, kept.until_ms - self.memory.clock_ms()) if kept.nonce else 0
         return Held(partition, kept.owner if kept.nonce else "", left_ms, kept.cursor)
 
     def _mine(self, lease: Lease) -> bool:
-        kept = self.memory.partition(lease.partition)
+        kept = self._kept(lease.partition)
         return (kept.epoch, kept.nonce) == (lease.epoch, lease.nonce)
 
     async def renew(self, lease: Lease) -> Lease | Held:
         await self._fault("renew.before", lease.partition)
         renewed = self._held(lease.partition)
         if self._mine(lease):
-            self.memory.partition(lease.partition).until_ms = self.memory.clock_ms() + lease.ttl_ms
+            self._kept(lease.partition).until_ms = self.memory.clock_ms() + lease.ttl_ms
             renewed = self._lease(lease.partition, lease.ttl_ms)
         await self._fault("renew.after", lease.partition)
         return renewed
@@ -237,14 +343,14 @@ class MemoryStateStore:
     async def release(self, lease: Lease) -> None:
         await self._fault("release.before", lease.partition)
         if self._mine(lease):
-            kept = self.memory.partition(lease.partition)
+            kept = self._kept(lease.partition)
             kept.nonce, kept.owner, kept.until_ms, kept.wanted_by = b"", "", 0, ""
             kept.attempts = max(kept.attempts - 1, 0)
         await self._fault("release.after", lease.partition)
 
     async def want(self, partition: int, worker: str) -> None:
         await self._fault("want", partition)
-        kept = self.memory.partition(partition)
+        kept = self._kept(partition)
         if kept.nonce and kept.until_ms > self.memory.clock_ms() and not kept.wanted_by:
             kept.wanted_by = worker
 
@@ -253,24 +359,25 @@ class MemoryStateStore:
 
     async def read(self, partition: int, after: bytes, count: int, block_ms: int) -> Ticks:
         await self._fault("read", partition)
-        log = self.memory.partition(partition).ticks
+        log = self._kept(partition).ticks
         if block_ms and not log.after(after):
-            await self.memory.wait_for_ticks(partition, after, block_ms)
+            await self.memory.wait_for_ticks(log, after, block_ms)
         entries = [[entry_id, list(chain(*fields.items()))] for entry_id, fields in log.after(after)[:count]]
         return parse(entries, await self._check(partition))
 
     async def _check(self, partition: int) -> AssetCheck:
         if partition not in self._checks:
-            self._checks[partition] = AssetCheck(partition, (await self.read_meta()).partitions)
+            meta = await self.read_meta()
+            self._checks[partition] = AssetCheck(partition, meta.of(self._generation or 0).partitions)
         return self._checks[partition]
 
     async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:
         await self._fault("load", partition)
-        return list(map(self.memory.partition(partition).states.get, assets))
+        return list(map(self._kept(partition).states.get, assets))
 
     async def predictions(self, partition: int, after: bytes, until: bytes) -> dict[bytes, bytes]:
         await self._fault("load", partition)
-        later = self.memory.partition(partition).predictions.after(after)
+        later = self._kept(partition).predictions.after(after)
         return {entry_id: fields[b"p"] for entry_id, fields in later if id_order(entry_id) <= id_order(until)}
 
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
@@ -287,14 +394,14 @@ class MemoryStateStore:
             return self._settle(lease, commit) or Outcome.CONFLICT
 
     def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
-        kept = self.memory.partition(lease.partition)
+        kept = self._kept(lease.partition)
         self._seen[lease.partition] = kept.control()
         return settle(kept.control(), lease, commit)
 
     def _apply(self, lease: Lease, commit: Commit) -> Outcome:
         if self.memory.full:
             raise StoreFull("The store in memory is set to be full; nothing was written.")
-        kept = self.memory.partition(lease.partition)
+        kept = self._kept(lease.partition)
         self._write_predictions(kept, commit)
         kept.states.update(zip(commit.state_assets, map(bytes, commit.state_records), strict=True))
         for letter in commit.rejected:
@@ -318,7 +425,7 @@ class MemoryStateStore:
 
     async def make_room(self, partition: int) -> int:
         await self._fault("make_room", partition)
-        kept = self.memory.partition(partition)
+        kept = self._kept(partition)
         gone = kept.ticks.cut_before(kept.state_cursor)
         kept.trimmed += gone
         if gone:
@@ -335,9 +442,12 @@ class MemoryStateStore:
         kept.predictions.cut_to(self.retention.predictions)
         kept.rejected.cut_to(self.retention.rejected)
 
+    def lie_together(self, one: int, other: int) -> bool:
+        return True
+
     async def probe(self, partition: int) -> Probe:
         await self._fault("probe", partition)
-        kept, now = self.memory.partition(partition), self.memory.clock_ms()
+        kept, now = self._kept(partition), self.memory.clock_ms()
         unread = kept.ticks.after(kept.cursor)
         return Probe(
             partition=partition,
@@ -356,6 +466,8 @@ class MemoryStateStore:
             oldest_ms=max(0, now - id_order(unread[0][0])[0]) if unread else 0,
             seal=kept.seal,
             state_cursor=kept.state_cursor,
+            closed=kept.closed,
+            drained=kept.drained,
         )
 
     async def register_worker(self, name: str, info: Mapping[str, Any]) -> None:

@@ -1,13 +1,17 @@
 """Ticks of one producer on their way to one partition: numbered, and kept a while after they were taken.
 
-        kept (taken, for a rewind)          waiting
-    [ ... acknowledged ]                [ acknowledged + 1 ... ]
+    kept (taken, for a rewind)          waiting
+[ ... acknowledged ]                [ acknowledged + 1 ... ]
 """
 
 from collections import deque
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from state_store.errors import StateStoreError
+
+if TYPE_CHECKING:
+    from state_store.lane import Lane
 
 
 class Outbox:
@@ -22,6 +26,8 @@ class Outbox:
         self.obstacle: StateStoreError | None = None  # Why nothing moves.
         self.retry_at = 0.0
         self.moved_at = 0.0
+        self.closed = False  # The partition takes no more: what waits goes to the next generation of partitions.
+        self.lane: Lane  # Over which they go; whoever makes an outbox gives it to one.
 
     def head(self, count: int) -> list[bytes]:
         """The next ticks to send; the first has the number `acknowledged + 1`."""
@@ -45,3 +51,11 @@ class Outbox:
         self.acknowledged -= again
         self.lost += missing - again
         self.resume = missing > again
+
+    def close(self, last: int) -> None:
+        """Notes up to which number a closed partition has taken ticks; what waits then, it has not and never will."""
+        if last < self.acknowledged:
+            self.rewind(last)
+        else:
+            self.acknowledge(last)
+        self.closed = True

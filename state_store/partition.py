@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential_jitter
 
-from state_store.client import Address, Timeouts
 from state_store.commit import build, executed, server_ms, settle, watch_words
 from state_store.contract import Commit, Control, Held, Lease, Outcome, Retention, Ticks
-from state_store.errors import StateStoreError, StoreUnavailable
+from state_store.errors import SlotMoved, StateStoreError, StoreUnavailable
 from state_store.keys import PartitionKeys
 from state_store.lease import decode_control, decode_lease, lease_words, sealed
 from state_store.refusals import refusal
 from state_store.room import room_words
+from state_store.route import Route
 from state_store.ticks import AssetCheck, parse
 from state_store.wire import Connection, ServerError, encode
 
@@ -29,17 +29,16 @@ T = TypeVar("T")
 class Partition:
     """What a worker does in a partition that it holds."""
 
-    def __init__(
-        self, partition: int, keys: PartitionKeys, address: Address, timeouts: Timeouts, retention: Retention
-    ):
+    def __init__(self, partition: int, keys: PartitionKeys, route: Route, retention: Retention):
         self.partition = partition
         self.keys = keys
         self.control = Control()
-        self._address = address
-        self._timeouts = timeouts
+        self._route = route
+        self._timeouts = route.timeouts
         self._retention = retention
         self._reading: Connection | None = None
         self._writing: Connection | None = None
+        self._where = ""
         self._held_by: Connection | None = None  # The committing connection since `hold`.
         self._turn = asyncio.Lock()
         self._now_ms = 0  # The latest that the server's clock was seen at.
@@ -60,13 +59,16 @@ class Partition:
     async def read(self, after: bytes, count: int, block_ms: int, check: AssetCheck) -> Ticks:
         """Reads ticks after an id; a lost connection is not replaced before the next `hold`."""
         if self._reading is None:
-            self._reading = await self._address.connect(self._timeouts)
+            self._reading = await self._connect()
         block = ("BLOCK", str(block_ms)) if block_ms else ()
         request = encode("XREAD", "COUNT", str(count), *block, "STREAMS", self.keys.ticks, after)
         try:
             reply = (await self._reading.ask(request, 1, self._timeouts.reply_s + block_ms / 1000))[0]
         except asyncio.CancelledError:
             self._reading = None  # it waits for a reply that nobody wants
+            raise
+        except StoreUnavailable as error:
+            self._route.heed(error)
             raise
         self._raise_error(reply)
         return parse(reply[0][1] if reply else [], check)
@@ -180,7 +182,7 @@ class Partition:
         """Gives the committing connection; a new one is watching, and `control` is what the server holds."""
         if self._writing is None or self._writing.broken:
             self._writing = None
-            wire = await self._address.connect(self._timeouts)
+            wire = await self._connect()
             # A server that refuses MULTI would execute a commit's commands one by one.
             # Nothing stands inside: a full server refuses that.
             opening = encode("MULTI") + encode("EXEC") + encode("TIME") + watch_words(self.keys)
@@ -200,8 +202,8 @@ class Partition:
         """Tries again over new connections for a while; only for what can tell whether it has happened."""
         try:
             return await attempt()
-        except StoreUnavailable:
-            self._drop_writer()
+        except StoreUnavailable as error:
+            self._route.heed(error)
         async for trial in AsyncRetrying(
             retry=retry_if_exception_type(StoreUnavailable),
             stop=stop_after_delay(self._timeouts.resolve_s),
@@ -210,8 +212,17 @@ class Partition:
         ):
             with trial:
                 self._drop_writer()
-                return await attempt()
+                try:
+                    return await attempt()
+                except StoreUnavailable as error:
+                    self._route.heed(error)
+                    raise
         raise AssertionError("unreachable")
+
+    async def _connect(self) -> Connection:
+        wire = await self._route.connect(self.keys.control)
+        self._where = wire.where
+        return wire
 
     def _drop_writer(self) -> None:
         if self._writing is not None:
@@ -224,4 +235,8 @@ class Partition:
 
     def _raise_error(self, reply: Any) -> None:
         if isinstance(reply, ServerError):
-            raise refusal(str(reply), str(self._address))
+            error = refusal(str(reply), self._where)
+            if isinstance(error, SlotMoved):  # What this connection holds and watches is no longer there.
+                self._route.heed(error)
+                self._drop_writer()
+            raise error

@@ -1,58 +1,36 @@
 """`TickProducer`: sends ticks once each and in order, through lost replies, failovers and full partitions.
 
-Ticks wait in one outbox for each partition; a single task carries them over in rounds, one script call for each
-partition that has some. Every limit is in `ProducerLimits`: a full outbox makes `send` wait, and nothing is dropped.
+Ticks wait in one outbox for each partition; a lane for each node carries them over, so a server that is alone has one.
+Every limit is in `ProducerLimits`: a full outbox makes `send` wait, and nothing is dropped. When the fleet gets another
+number of partitions, a closed one says what it has taken; all else waits here until the next ones are there.
 """
 
 import asyncio
 import math
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from operator import index
 from secrets import token_hex
 from types import TracebackType
 from typing import Any, SupportsFloat, SupportsIndex
 
 from state_store.client import Address, Timeouts
-from state_store.errors import (
-    BadTick,
-    FleetMissing,
-    PartitionFull,
-    ProducerFenced,
-    StateStoreError,
-    StoreFull,
-    StoreUnavailable,
-)
-from state_store.ingest import LOAD_SCRIPT, encode_tick, ingest_call
+from state_store.contract import Meta
+from state_store.errors import BadTick, StateStoreError, StoreUnavailable
+from state_store.ingest import asset_of, encode_tick
 from state_store.keys import Keys, asset_fault, partition_of
-from state_store.lease import sealed
-from state_store.meta import decode_meta
+from state_store.lane import Lane, ProducerLimits, Sender
+from state_store.meta import look_at_fleet
 from state_store.outbox import Outbox
-from state_store.refusals import refusal
-from state_store.room import crowded, memory_share
+from state_store.route import Route
 from state_store.ticks import REQUEST_ID_BYTES_MAX
-from state_store.wire import Connection, ServerError, encode
 
 _TEXT = (str, bytes)
 _ASSETS_KNOWN_MAX = 65_536
-_FIRST_PAUSE_S, _PAUSE_S_MAX = 0.02, 1.0
 _LAST_FLUSH_S = 1.0
-_LOOK_EVERY_S = 1.0  # At the server's memory.
-
-
-@dataclass(frozen=True, slots=True)
-class ProducerLimits:
-    """How much waits, for how long, and how many ticks go at once; counts are per partition."""
-
-    batch_size_max: int = 512
-    linger_ms: float = 2.0  # How long an incomplete batch waits for company.
-    waiting_max: int = 8192  # Ticks not yet taken by the server.
-    rewind_max: int = 16_384  # Ticks taken by the server and kept, should it lose them in a failover.
-    rewind_s: float = 60.0  # For how long they are kept when nothing follows.
-    backlog_max: int = 100_000  # Unread ticks in the partition's log above which it counts as full.
-    memory_share_max: float = 0.9  # Of the server's maxmemory; what is left is for the commits, which make room.
-    patience_s: float = 30.0  # How long `send` and `flush` wait without any progress.
+_FOLLOW_EVERY_S = 0.2
 
 
 class TickProducer:
@@ -70,54 +48,47 @@ class TickProducer:
         self.name = name or f"producer-{token_hex(6)}"
         self.limits = limits or ProducerLimits()
         self.sent = 0
-        self.rewinds = 0
         self._address = Address.parse(url)
         self._keys = Keys(namespace)
-        self._timeouts = timeouts or Timeouts()
-        self._wire: Connection | None = None
-        self._session = 0
+        self._route = Route(self._address, timeouts or Timeouts())
+        self._sender: Sender | None = None
+        self._lanes: dict[Address, Lane] = {}
         self._partitions = 0
         self._outboxes: dict[int, Outbox] = {}
         self._homes: dict[str | bytes, tuple[bytes, Outbox]] = {}
         self._last_ns = 0
-        self._looked_at = -_LOOK_EVERY_S
-        self._crowded: StoreFull | None = None
-        self._waiting = asyncio.Event()  # There is something to send.
-        self._hurry = asyncio.Event()  # There is no point in lingering.
         self._moved = asyncio.Condition()
         self._failure: BaseException | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._following: asyncio.Task[None] | None = None
+        self._accepted_before = self._lost_before = 0  # In earlier generations of partitions.
 
     @property
     def accepted(self) -> int:
         """Ticks that the server has taken, each counted once."""
-        return sum(outbox.acknowledged - outbox.lost for outbox in self._outboxes.values())
+        return self._accepted_before + sum(outbox.acknowledged - outbox.lost for outbox in self._outboxes.values())
 
     @property
     def lost(self) -> int:
         """Ticks that the server had taken, lost in a failover, and that were no longer here to send again."""
-        return sum(outbox.lost for outbox in self._outboxes.values())
+        return self._lost_before + sum(outbox.lost for outbox in self._outboxes.values())
+
+    @property
+    def rewinds(self) -> int:
+        """How often a server had lost ticks that it had taken."""
+        return sum(lane.rewinds for lane in self._lanes.values())
 
     async def __aenter__(self) -> "TickProducer":
-        wire = await self._connected()
-        kept, now = await wire.ask(encode("HGETALL", self._keys.meta) + encode("TIME"), 2, self._timeouts.reply_s)
-        fleet = f"The fleet '{self._keys.namespace}' at {self._address}"
-        try:
-            self._raise_error(kept)
-            if not kept:
-                raise FleetMissing(f"{fleet} does not exist yet: make it with `predictor init`.")
-            self._partitions = decode_meta(dict(zip(kept[0::2], kept[1::2], strict=True)), fleet).partitions
-        except BaseException:
-            wire.abort()
-            raise
-        self._session = int(now[0]) * 1_000_000 + int(now[1])
-        self._task = asyncio.create_task(self._run(), name=f"{self.name} sends")
+        meta, (seconds, microseconds) = await look_at_fleet(self._route, self._keys)
+        self._partitions, self._keys = meta.partitions, replace(self._keys, generation=meta.generation)
+        session = int(seconds) * 1_000_000 + int(microseconds)
+        shared = (self.name, session, self._keys, self.limits, self._route)
+        self._sender = Sender(*shared, self._relocate, self._announce, self._follow)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._task is not None
         try:
             if kind is None:
                 await self.flush()
@@ -127,10 +98,9 @@ class TickProducer:
                         await self.flush()
         finally:
             self._failure = self._failure or StateStoreError(f"{self.name} is closed: no tick can be sent.")
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            if self._wire is not None:
-                self._wire.abort()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def send(
         self,
@@ -146,19 +116,32 @@ class TickProducer:
         time_ns = self._now_ns() if timestamp_ns is None else timestamp_ns
         tick = encode_tick(name, _value_text(asset, value), _time_text(asset, time_ns), _request_text(request_id))
         if len(outbox.waiting) >= self.limits.waiting_max or self._failure is not None:
-            await self._wait_until(lambda: len(outbox.waiting) < self.limits.waiting_max)
+            outbox = await self._with_room(asset)
         outbox.waiting.append(tick)
         self.sent += 1
-        self._waiting.set()
+        outbox.lane.waiting.set()
         if len(outbox.waiting) % self.limits.batch_size_max == 0:
-            self._hurry.set()
+            outbox.lane.hurry.set()
             await asyncio.sleep(0)
+
+    async def _with_room(self, asset: str | bytes) -> Outbox:
+        """The outbox of an asset; while one waits for room, the fleet may get other partitions."""
+        while True:
+            _, outbox = self._homes.get(asset) or self._home(asset)
+            if len(outbox.waiting) < self.limits.waiting_max and self._failure is None:
+                return outbox
+            await self._wait_until(lambda outbox=outbox: len(outbox.waiting) < self.limits.waiting_max)
 
     async def flush(self) -> None:
         """Waits until the server has taken all sent so far; raises what stands in the way if nothing moves for long."""
-        self._hurry.set()
-        goals = [(outbox, outbox.acknowledged + len(outbox.waiting)) for outbox in self._outboxes.values()]
-        await self._wait_until(lambda: all(outbox.acknowledged >= goal for outbox, goal in goals))
+        moved = True
+        while moved:
+            outboxes = self._outboxes
+            for lane in self._lanes.values():
+                lane.hurry.set()
+            goals = [(outbox, outbox.acknowledged + len(outbox.waiting)) for outbox in outboxes.values()]
+            await self._wait_until(lambda outboxes=outboxes, goals=goals: self._outboxes is not outboxes or _met(goals))
+            moved = self._outboxes is not outboxes
 
     async def _wait_until(self, done: Any) -> None:
         while not done():
@@ -187,7 +170,10 @@ class TickProducer:
         if fault := asset_fault(name):
             raise BadTick(f"{asset[:40]!r}: {fault}.")
         partition = partition_of(name, self._partitions)
-        outbox = self._outboxes.setdefault(partition, Outbox(self.limits.rewind_max))
+        if partition not in self._outboxes:
+            self._outboxes[partition] = Outbox(self.limits.rewind_max)
+            self._relocate(partition, self._outboxes[partition])
+        outbox = self._outboxes[partition]
         if len(self._homes) >= _ASSETS_KNOWN_MAX:
             self._homes.clear()
         self._homes[asset] = name, outbox
@@ -197,131 +183,74 @@ class TickProducer:
         self._last_ns = max(time.time_ns(), self._last_ns + 1)
         return self._last_ns
 
-    async def _run(self) -> None:
-        """Carries ticks over until cancelled; an error that waiting cannot cure is raised by `send` and `flush`."""
-        pause_s = _FIRST_PAUSE_S
+    def _relocate(self, partition: int, outbox: Outbox) -> None:
+        """Gives an outbox to the lane of the node that has its partition, as far as is known."""
+        assert self._sender is not None
+        address = self._route.guess(self._keys.of(partition).ticks)
+        if address not in self._lanes:
+            self._lanes[address] = lane = Lane(address, self._sender)
+            self._tasks.append(asyncio.create_task(self._run(lane), name=f"{self.name} sends to {address}"))
+        self._lanes[address].take(partition, outbox)
+
+    async def _run(self, lane: Lane) -> None:
+        """An error that waiting cannot cure is raised by `send` and `flush`."""
+        await self._watched(lane.run())
+
+    async def _watched(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            while True:
-                await self._waiting.wait()
-                await self._linger()
-                try:
-                    await self._round()
-                    pause_s = _FIRST_PAUSE_S
-                except StoreUnavailable as error:
-                    self._drop_wire(error)
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(2 * pause_s, _PAUSE_S_MAX)
-                await self._announce()
+            await work
         except Exception as error:
-            self._failure = error
+            self._failure = self._failure or error
             await self._announce()
 
-    async def _linger(self) -> None:
-        if any(len(outbox.waiting) >= self.limits.batch_size_max for outbox in self._outboxes.values()):
-            return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.limits.linger_ms / 1000):
-                await self._hurry.wait()
+    def _follow(self) -> None:
+        """A partition is closed: looks out for the next ones."""
+        if self._following is None or self._following.done():
+            following = self._watched(self._follow_fleet())
+            self._following = asyncio.create_task(following, name=f"{self.name} follows its fleet")
+            self._tasks.append(self._following)
+
+    async def _follow_fleet(self) -> None:
+        """Waits for the next partitions, and until it is known of every tick whether the old ones have it."""
+        while True:
+            await asyncio.sleep(_FOLLOW_EVERY_S)
+            try:
+                meta, _ = await look_at_fleet(self._route, self._keys)
+            except StoreUnavailable as error:
+                self._route.heed(error)
+                continue
+            if meta.generation > self._keys.generation and not self._open_outboxes():
+                break
+        self._move_to(meta)
+        await self._announce()
+
+    def _open_outboxes(self) -> bool:
+        return any(outbox.waiting and not outbox.closed for outbox in self._outboxes.values())
+
+    def _move_to(self, meta: Meta) -> None:
+        """Takes what waits to its next partitions, every asset's ticks in their order, in one go."""
+        assert self._sender is not None
+        before = list(self._outboxes.values())
+        self._accepted_before, self._lost_before = self.accepted, self.lost
+        self._outboxes, self._homes = {}, {}
+        for lane in self._lanes.values():
+            lane.outboxes.clear()
+        self._keys = self._sender.keys = replace(self._keys, generation=meta.generation)
+        self._partitions = meta.partitions
+        for old in before:
+            while old.waiting:
+                _, outbox = self._home(asset_of(old.waiting[0]))
+                outbox.waiting.append(old.waiting.popleft())
+        for partition, outbox in self._outboxes.items():
+            self._relocate(partition, outbox)
 
     async def _announce(self) -> None:
-        if not any(outbox.waiting for outbox in self._outboxes.values()):
-            self._waiting.clear()
-            self._hurry.clear()
         async with self._moved:
             self._moved.notify_all()
 
-    async def _round(self) -> None:
-        """Sends the next batch of every partition that has one, all in one write."""
-        now = time.monotonic()
-        waiting = [(partition, outbox) for partition, outbox in self._outboxes.items() if outbox.waiting]
-        due = [(partition, outbox) for partition, outbox in waiting if outbox.retry_at <= now]
-        if not due:
-            await asyncio.sleep(max(0.0, min(outbox.retry_at for _, outbox in waiting) - now))
-            return
-        wire = await self._connected()
-        await self._look_at_memory(wire, now)
-        if self._crowded:
-            for _, outbox in due:
-                self._hinder(outbox, self._crowded)
-            return
-        calls = [self._call(partition, outbox, now) for partition, outbox in due]
-        replies = await wire.ask(b"".join(calls), len(calls), self._timeouts.reply_s)
-        if any(str(reply).startswith("NOSCRIPT") for reply in replies if isinstance(reply, ServerError)):
-            await wire.ask(LOAD_SCRIPT, 1, self._timeouts.reply_s)
-        for (partition, outbox), reply in zip(due, replies, strict=True):
-            self._settle(partition, outbox, reply)
 
-    async def _look_at_memory(self, wire: Connection, now: float) -> None:
-        """Leaves the last of the server's memory to the commits: ticks that nobody can work off help nobody."""
-        if now - self._looked_at < _LOOK_EVERY_S:
-            return
-        self._looked_at = now
-        reply = (await wire.ask(encode("INFO", "memory"), 1, self._timeouts.reply_s))[0]
-        share = 0.0 if isinstance(reply, ServerError) else memory_share(reply)  # not every user may ask
-        self._crowded = None if share <= self.limits.memory_share_max else crowded(share, str(self._address))
-
-    def _call(self, partition: int, outbox: Outbox, now: float) -> bytes:
-        if now - outbox.moved_at > self.limits.rewind_s:
-            outbox.kept.clear()  # A server that has forgotten us since has not lost these.
-        ticks = outbox.head(self.limits.batch_size_max)
-        first, backlog_max = outbox.acknowledged + 1, self.limits.backlog_max
-        return ingest_call(
-            self._keys.of(partition), self.name, self._session, first, outbox.resume, backlog_max, ticks
-        )
-
-    def _settle(self, partition: int, outbox: Outbox, reply: Any) -> None:
-        """Follows the server's answer for one partition."""
-        outbox.obstacle, outbox.retry_at = None, 0.0
-        if isinstance(reply, ServerError):
-            return self._refused(outbox, reply)
-        code, last, detail = reply
-        match code:
-            case b"GAP":
-                self.rewinds += 1
-                outbox.rewind(last)
-            case b"STALE":
-                raise ProducerFenced(f"A newer producer named '{self.name}' sends here: give each its own name.")
-            case b"SEALED":
-                why = detail.decode(errors="replace")
-                self._hinder(outbox, sealed(partition, why, self._keys.of(partition).control))
-            case _:
-                if outbox.acknowledge(last):
-                    outbox.moved_at = time.monotonic()
-                if code == b"FULL":
-                    self._hinder(outbox, self._full(partition))
-
-    def _refused(self, outbox: Outbox, reply: ServerError) -> None:
-        if str(reply).startswith("NOSCRIPT"):
-            return
-        error = refusal(str(reply), str(self._address))
-        if not isinstance(error, StoreFull):
-            raise error
-        self._hinder(outbox, error)
-
-    def _hinder(self, outbox: Outbox, obstacle: StateStoreError) -> None:
-        outbox.obstacle, outbox.retry_at = obstacle, time.monotonic() + _FIRST_PAUSE_S
-
-    def _full(self, partition: int) -> PartitionFull:
-        return PartitionFull(
-            f"Partition {partition} has {self.limits.backlog_max} unread ticks and takes no more: "
-            "start workers (see `predictor lag`) or send more slowly."
-        )
-
-    async def _connected(self) -> Connection:
-        if self._wire is None or self._wire.broken:
-            self._wire = await self._address.connect(self._timeouts)
-        return self._wire
-
-    def _drop_wire(self, error: StoreUnavailable) -> None:
-        if self._wire is not None:
-            self._wire.abort()
-        self._wire = None
-        for outbox in self._outboxes.values():
-            outbox.obstacle = error
-
-    def _raise_error(self, reply: Any) -> None:
-        if isinstance(reply, ServerError):
-            raise refusal(str(reply), str(self._address))
+def _met(goals: list[tuple[Outbox, int]]) -> bool:
+    return all(outbox.acknowledged >= goal for outbox, goal in goals)
 
 
 def _value_text(asset: str | bytes, value: SupportsFloat) -> bytes:

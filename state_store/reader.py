@@ -2,26 +2,32 @@
 
 A late reader first gets each asset's newest prediction; that snapshot and the place to go on from are taken in one
 transaction. After a failover the server's last id may lie before the one already read: then the reader goes back to
-it, and leaves out what it has given before (an asset's event times only rise).
+it, and leaves out what it has given before (an asset's event times only rise). When the fleet got another number of
+partitions, the old ones are read to their ends, and then the next ones from their beginning.
 """
 
+import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
 
 import msgpack
 
+from state_store.branch import LAST, LATEST, Branch, RawPredictions
 from state_store.client import Address, Timeouts
 from state_store.contract import START, Meta, id_order
-from state_store.errors import BadUrl, FleetMissing, StoreUnavailable, WrongServer
-from state_store.keys import Keys
-from state_store.meta import decode_meta
-from state_store.refusals import refusal
-from state_store.wire import Connection, ServerError, encode
+from state_store.errors import BadUrl, FleetMismatch, StoreUnavailable, WrongServer
+from state_store.keys import Keys, tag_of
+from state_store.meta import look_at_fleet
+from state_store.route import Route
 
-COUNT_MAX = 512  # Predictions of each partition in one read.
+AWAY_S_MAX = 30.0  # A node of a cluster may be away for a failover before reading fails.
+AWAY_PAUSE_S = 0.1
+LOOK_EVERY_S = 1.0  # Whether the fleet has other partitions, while nothing comes.
+AT_ONCE_S = 0.25  # What a read that does not wait gives the nodes of a cluster to answer.
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,7 @@ class Prediction:
     telemetry_names: tuple[str, ...]
     telemetry_values: tuple[float, ...]
     request_id: str | None = None
+    generation: int = 0  # Of the partitions: how often their number had been changed.
 
     @property
     def telemetry(self) -> dict[str, float]:
@@ -50,54 +57,54 @@ class Prediction:
         return dict(zip(self.telemetry_names, self.telemetry_values, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class RawPredictions:
-    """Predictions of one partition as they lie in the stream: `p` is the packed payload."""
-
-    partition: int
-    ids: list[bytes]
-    entries: list[dict[bytes, bytes]]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
 class PredictionReader:
     """Use as `async for prediction in PredictionReader(url)`, within `async with` when you may leave early.
 
     `start` is "latest" (the newest of each asset, then all that follow), "$" (only what follows), "0" (all that is
-    kept), a tick id, or a tick id for each partition.
+    kept), a tick id, a tick id for each partition, or the `positions` of an earlier reader. Whoever reads only some
+    `partitions` is told by FleetMismatch when their numbers come to mean other assets.
     """
 
     def __init__(
         self,
         url: str,
         namespace: str = "usp",
-        start: str | bytes | Mapping[int, str | bytes] = "latest",
+        start: str | bytes | Mapping[int, str | bytes] | Mapping[str, str | bytes] = "latest",
         partitions: Sequence[int] | None = None,
         *,
         block_ms: int = 1000,
         timeouts: Timeouts | None = None,
     ):
-        self.rollbacks = 0
         self.meta: Meta | None = None
         self._address = Address.parse(url)
         self._keys = Keys(namespace)
         self._start = start
         self._partitions = partitions
         self._block_ms = block_ms
-        self._timeouts = timeouts or Timeouts()
-        self._wire: Connection | None = None
-        self._cursors: dict[int, bytes] = {}
-        self._reached: set[int] = set()  # Partitions whose cursor is an id that the server has held.
-        self._rolled_back: set[int] = set()
-        self._newest: dict[bytes, bytes] = {}  # Asset -> event time last given.
-        self._ready: deque[RawPredictions] = deque()
+        self._route = Route(self._address, timeouts or Timeouts())
         self._names: tuple[str, ...] = ()
-        self._partition_of: dict[bytes, int] = {}  # By the key of its predictions.
+        self._branches: list[Branch] = []
+        self._reading: dict[Branch, asyncio.Task[list[RawPredictions]]] = {}  # In a cluster, all at once.
+        self._away_since: dict[Branch, float] = {}
+        self._ready: deque[RawPredictions] = deque()
+        self._given: dict[int, bytes] = {}
+        self._rollbacks_before = 0  # In earlier generations of partitions.
+        self._fleet: Meta | None = None  # Where the fleet is; behind it, as `meta` says, what is read now.
+        self._looked = -LOOK_EVERY_S
+
+    @property
+    def rollbacks(self) -> int:
+        """How often a server had gone back behind what was read."""
+        return self._rollbacks_before + sum(branch.rollbacks for branch in self._branches)
+
+    @property
+    def positions(self) -> dict[str, str]:
+        """How far all that `read` gave reaches, by partition; another reader can start there, also after a restart."""
+        reached = {p: entry_id for branch in self._branches for p, entry_id in branch.first.items()} | self._given
+        return {tag_of(self._keys.generation, p): entry_id.decode() for p, entry_id in sorted(reached.items())}
 
     async def __aenter__(self) -> "PredictionReader":
-        await self._connected()
+        await self._begun()
         return self
 
     async def __aexit__(
@@ -106,10 +113,18 @@ class PredictionReader:
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection; reading again goes on from the same place."""
-        if self._wire is not None:
-            self._wire.abort()
-        self._wire = None
+        """Ends the connections; reading again goes on from the same place."""
+        await self._stop_reading()
+        for branch in self._branches:
+            branch.close()
+
+    async def _stop_reading(self) -> None:
+        """What was read already is given later."""
+        for task in self._reading.values():
+            task.cancel()
+        for raws in await asyncio.gather(*self._reading.values(), return_exceptions=True):
+            self._ready.extend(raws if isinstance(raws, list) else ())
+        self._reading.clear()
 
     async def __aiter__(self) -> AsyncIterator[Prediction]:
         async for raw in self.batches():
@@ -131,32 +146,57 @@ class PredictionReader:
 
     async def read_raw(self, block_ms: int | None = None) -> list[RawPredictions]:
         """Like `read`, undecoded."""
-        wire = await self._connected()
-        if self._ready:
-            ready = list(self._ready)
-            self._ready.clear()
-            return ready
-        block_ms = self._block_ms if block_ms is None else block_ms
-        reply = (await wire.ask(self._request(block_ms), 1, self._timeouts.reply_s + block_ms / 1000))[0]
-        self._raise_error(reply)
-        if reply is None:
-            await self._look_back(wire)
-            return []
-        return [raw for key, entries in reply if (raw := self._take(self._partition_of[key], entries))]
+        fleet, meta = await self._begun()
+        if not self._ready and meta.generation < fleet.generation:
+            await self._read_out(fleet, meta)
+        elif not self._ready:
+            self._ready += await self._read_on(self._block_ms if block_ms is None else block_ms)
+            if not self._ready:
+                await self._look_out(fleet)
+        found = list(self._ready)
+        self._ready.clear()
+        self._given.update((raw.partition, raw.ids[-1]) for raw in found)
+        return found
+
+    async def _read_on(self, block_ms: int) -> list[RawPredictions]:
+        if await self._route.is_cluster():
+            return await self._read_all(block_ms)
+        return await self._branches[0].read(block_ms)
+
+    async def _look_out(self, fleet: Meta) -> None:
+        """Nothing came: the fleet may have other partitions now. A server that is away is asked again later."""
+        if time.monotonic() - self._looked < LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        with suppress(StoreUnavailable):
+            fleet, _ = await look_at_fleet(self._route, self._keys)
+        if fleet.generation > self._keys.generation and self._partitions is not None:
+            raise FleetMismatch(
+                f"The fleet '{self._keys.namespace}' has {fleet.partitions} partitions now, and their numbers mean "
+                "other assets than those asked for: choose anew."
+            )
+        self._fleet = fleet
+
+    async def _read_out(self, fleet: Meta, meta: Meta) -> None:
+        """Reads what partitions of the past still have, to which nobody adds; at their ends the next ones begin."""
+        await self._stop_reading()
+        for branch in self._branches:
+            self._ready += await branch.read(0)
+        if not self._ready and all(branch.at_end for branch in self._branches):
+            await self._enter(fleet, max(meta.generation + 1, fleet.oldest), began=True)
 
     def decode(self, raw: RawPredictions) -> list[Prediction]:
         """Decodes predictions."""
         return [
-            self._decode(raw.partition, entry_id, named)
-            for entry_id, named in zip(raw.ids, raw.entries, strict=True)
+            self._decode(raw, entry_id, named) for entry_id, named in zip(raw.ids, raw.entries, strict=True)
         ]
 
-    def _decode(self, partition: int, entry_id: bytes, named: dict[bytes, bytes]) -> Prediction:
+    def _decode(self, raw: RawPredictions, entry_id: bytes, named: dict[bytes, bytes]) -> Prediction:
         request = named.get(b"r")
         try:
             made = msgpack.unpackb(named[b"p"])
             return Prediction(
-                partition=partition,
+                partition=raw.partition,
                 tick_id=entry_id.decode(),
                 asset=named[b"a"].decode(),
                 timestamp_ns=made["timestamp_ns"],
@@ -171,63 +211,65 @@ class PredictionReader:
                 telemetry_names=self._names,
                 telemetry_values=tuple(made["telemetry"]),
                 request_id=None if request is None else request.decode(errors="replace"),
+                generation=raw.generation,
             )
         except (KeyError, TypeError, ValueError, msgpack.UnpackException) as error:
-            place = f"{self._keys.of(partition).predictions.decode()} {entry_id.decode()}"
+            keys = replace(self._keys, generation=raw.generation).of(raw.partition)
+            place = f"{keys.predictions.decode()} {entry_id.decode()}"
             raise WrongServer(f"The prediction {place} cannot be decoded ({error!r}): who wrote it?") from error
 
-    def _request(self, block_ms: int) -> bytes:
-        keys = [self._keys.of(partition).predictions for partition in self._cursors]
-        block = ("BLOCK", str(block_ms)) if block_ms else ()
-        return encode("XREAD", "COUNT", str(COUNT_MAX), *block, "STREAMS", *keys, *self._cursors.values())
+    async def _begun(self) -> tuple[Meta, Meta]:
+        """Where the fleet is, and what is read now."""
+        if self._fleet is None or self.meta is None:
+            fleet, _ = await look_at_fleet(self._route, self._keys)
+            await self._enter(fleet, self._first_generation(fleet))
+        assert self._fleet is not None and self.meta is not None
+        return self._fleet, self.meta
 
-    def _take(self, partition: int, entries: list) -> RawPredictions | None:
-        """Moves the cursor behind these entries and leaves out those given before."""
-        self._cursors[partition] = entries[-1][0]
-        self._reached.add(partition)
-        ids = [entry_id for entry_id, _ in entries]
-        named = [dict(zip(fields[0::2], fields[1::2], strict=False)) for _, fields in entries]
-        if partition in self._rolled_back:
-            fresh = [place for place, fields in enumerate(named) if self._is_fresh(fields)]
-            ids, named = [ids[place] for place in fresh], [named[place] for place in fresh]
-        self._newest.update((fields.get(b"a", b""), fields.get(b"t", b"")) for fields in named)
-        return RawPredictions(partition, ids, named) if ids else None
+    def _first_generation(self, fleet: Meta) -> int:
+        """The generation of partitions in which `start` lies, as far as it is kept."""
+        if self._start in (LATEST, LAST) or self._partitions is not None:
+            return fleet.generation
+        if not isinstance(self._start, Mapping):
+            return fleet.oldest
+        tagged = {_place_of(place)[0] for place in self._start}
+        if len(tagged) > 1 or max(tagged, default=0) > fleet.generation:
+            raise BadUrl(f"The places {dict(self._start)!r} are not of one time of this fleet: start elsewhere.")
+        return max(fleet.oldest, *tagged) if tagged else fleet.generation
 
-    def _is_fresh(self, fields: dict[bytes, bytes]) -> bool:
-        given = self._newest.get(fields.get(b"a", b""))
-        return given is None or int(fields[b"t"]) > int(given)
-
-    async def _connected(self) -> Connection:
-        """Gives a connection; a new one first looks whether the server has gone back."""
-        if self._wire is None or self._wire.broken:
-            wire = await self._address.connect(self._timeouts)
-            try:
-                if self.meta is None:
-                    await self._begin(wire)
-                else:
-                    await self._look_back(wire)
-            except BaseException:
-                wire.abort()
-                raise
-            self._wire = wire
-        return self._wire
-
-    async def _begin(self, wire: Connection) -> None:
-        meta = await self._read_meta(wire)
-        self._names = tuple(meta.fields.get("telemetry", ()))
+    async def _enter(self, fleet: Meta, generation: int, began: bool = False) -> None:
+        """Reads the partitions of one generation from now on; after those before, they begin at their beginning."""
+        meta, keys = fleet.of(generation), replace(self._keys, generation=generation)
         partitions = list(range(meta.partitions) if self._partitions is None else self._partitions)
-        self._partition_of = {self._keys.of(partition).predictions: partition for partition in partitions}
-        if self._start == "latest":
-            for partition in partitions:
-                await self._take_latest(wire, partition)
-        elif self._start == "$":
-            self._cursors = await self._last_ids(wire, partitions)
-        else:
-            self._cursors = {partition: self._start_of(partition) for partition in partitions}
-        self.meta = meta
+        shares = [[each] for each in partitions] if await self._route.is_cluster() else [partitions]
+        starts = [self._start_of(share, generation, began) for share in shares]
+        branches = [Branch(self._route, keys, *each) for each in zip(shares, starts, strict=True)]
+        try:
+            await asyncio.gather(*(branch.connected() for branch in branches))
+        except BaseException:
+            for branch in branches:
+                branch.close()
+            raise
+        self._rollbacks_before = self.rollbacks
+        for branch in self._branches:
+            branch.close()
+        self._names = tuple(meta.fields.get("telemetry", ()))
+        self._branches, self._keys, self._fleet, self.meta = branches, keys, fleet, meta
+        self._given.clear()
+        self._away_since.clear()
 
-    def _start_of(self, partition: int) -> bytes:
-        start = self._start.get(partition, START) if isinstance(self._start, Mapping) else self._start
+    def _start_of(self, partitions: Sequence[int], generation: int, began: bool) -> str | dict[int, bytes]:
+        if self._start in (LATEST, LAST) and not began:
+            return str(self._start)
+        return {partition: self._id_of(partition, generation) for partition in partitions}
+
+    def _id_of(self, partition: int, generation: int) -> bytes:
+        start = self._start
+        if isinstance(start, Mapping):
+            places = {_place_of(place): entry_id for place, entry_id in start.items()}
+            start = places.get((generation, partition), START)
+        elif start in (LATEST, LAST):
+            start = START
         text = start.encode() if isinstance(start, str) else start
         try:
             id_order(text)
@@ -235,64 +277,50 @@ class PredictionReader:
             raise BadUrl(f"{start!r} is no place to start from: take latest, $, 0 or a tick id like 1700-0.") from None
         return text
 
-    async def _read_meta(self, wire: Connection) -> Meta:
-        kept = (await wire.ask(encode("HGETALL", self._keys.meta), 1, self._timeouts.reply_s))[0]
-        self._raise_error(kept)
-        fleet = f"The fleet '{self._keys.namespace}' at {self._address}"
-        if not kept:
-            raise FleetMissing(f"{fleet} does not exist yet: make it with `predictor init`.")
-        return decode_meta(dict(zip(kept[0::2], kept[1::2], strict=True)), fleet)
+    async def _read_all(self, block_ms: int) -> list[RawPredictions]:
+        """Reads all branches at the same time, and gives what comes first: a slow node holds up only its own."""
+        deadline = time.monotonic() + max(block_ms / 1000, AT_ONCE_S)
+        until = asyncio.FIRST_COMPLETED if block_ms else asyncio.ALL_COMPLETED
+        while True:
+            for branch in self._branches:
+                if branch not in self._reading:
+                    self._reading[branch] = asyncio.create_task(self._read_one(branch, block_ms))
+            left_s = max(0.0, deadline - time.monotonic())
+            done, _ = await asyncio.wait(self._reading.values(), timeout=left_s, return_when=until)
+            found = self._taken()
+            if found or not done or not block_ms:
+                return found
 
-    async def _take_latest(self, wire: Connection, partition: int) -> None:
-        keys = self._keys.of(partition)
-        inside = encode("HGETALL", keys.latest) + encode("XINFO", "STREAM", keys.predictions)
-        request = encode("MULTI") + inside + encode("EXEC")
-        result = (await wire.ask(request, 4, self._timeouts.reply_s))[3]
-        self._raise_error(result)
-        latest, info = result
-        self._raise_error(latest)
-        found = []
-        for asset, value in zip(latest[0::2], latest[1::2], strict=True):
-            entry_id, time_ns, payload = _split_latest(value)
-            found.append([entry_id, [b"a", asset, b"t", time_ns, b"p", payload]])
-        found.sort(key=lambda entry: id_order(entry[0]))
-        if found and (raw := self._take(partition, found)):
-            self._ready.append(raw)
-        self._cursors[partition] = _last_id(info)
+    def _taken(self) -> list[RawPredictions]:
+        """Takes over what was read; raises what stands in the way only when there is nothing."""
+        found: list[RawPredictions] = []
+        failed = None
+        for branch, task in list(self._reading.items()):
+            if task.done() and task.exception() is None:
+                found += self._reading.pop(branch).result()
+            elif task.done():
+                failed = branch
+        if failed is not None and not found:
+            self._reading.pop(failed).result()
+        return found
 
-    async def _last_ids(self, wire: Connection, partitions: Sequence[int]) -> dict[int, bytes]:
-        words = [encode("XINFO", "STREAM", self._keys.of(partition).predictions) for partition in partitions]
-        replies = await wire.ask(b"".join(words), len(words), self._timeouts.reply_s)
-        return dict(zip(partitions, map(_last_id, replies), strict=True))
-
-    async def _look_back(self, wire: Connection) -> None:
-        """Goes back where the server's last id lies before what was already read from it."""
-        reached = sorted(self._reached)
-        for partition, last in (await self._last_ids(wire, reached)).items():
-            if id_order(last) < id_order(self._cursors[partition]):
-                self._cursors[partition] = last
-                self._rolled_back.add(partition)
-                self.rollbacks += 1
-
-    def _raise_error(self, reply: Any) -> None:
-        if isinstance(reply, ServerError):
-            raise refusal(str(reply), str(self._address))
+    async def _read_one(self, branch: Branch, block_ms: int) -> list[RawPredictions]:
+        try:
+            found = await branch.read(block_ms)
+        except StoreUnavailable:
+            if time.monotonic() - self._away_since.setdefault(branch, time.monotonic()) > AWAY_S_MAX:
+                del self._away_since[branch]
+                raise
+            await asyncio.sleep(AWAY_PAUSE_S)
+            return []
+        self._away_since.pop(branch, None)
+        return found
 
 
-def _last_id(info: Any) -> bytes:
-    """Reads the last id out of XINFO STREAM; a stream that does not exist has none."""
-    if isinstance(info, ServerError):
-        if "no such key" in str(info):
-            return START
-        raise StoreUnavailable(f"XINFO answered '{info}'.")
-    return dict(zip(info[0::2], info[1::2], strict=True))[b"last-generated-id"]
-
-
-def _split_latest(value: bytes) -> tuple[bytes, bytes, bytes]:
-    """Takes a value of `latest` apart: tick id, event time, payload as it was packed."""
-    unpacker = msgpack.Unpacker()
-    unpacker.feed(value)
-    unpacker.read_array_header()
-    entry_id = unpacker.unpack().encode()
-    payload = value[unpacker.tell() :]
-    return entry_id, b"%d" % msgpack.unpackb(payload).get("timestamp_ns", 0), payload
+def _place_of(place: int | str) -> tuple[int, int]:
+    """Generation and partition of a place: `3`, `"3"` or `"1.3"`, as in the braces of its keys."""
+    generation, dot, partition = str(place).rpartition(".")
+    try:
+        return int(generation) if dot else 0, int(partition)
+    except ValueError:
+        raise BadUrl(f"{place!r} is no partition: take a number, or GENERATION.NUMBER.") from None

@@ -7,7 +7,16 @@ import textwrap
 
 import redis.exceptions as control
 
-from state_store.errors import BadUrl, StateStoreError, StoreFull, StoreUnavailable, WrongPassword, WrongServer
+from state_store.errors import (
+    BadUrl,
+    PartitionMoved,
+    SlotMoved,
+    StateStoreError,
+    StoreFull,
+    StoreUnavailable,
+    WrongPassword,
+    WrongServer,
+)
 
 _NOT_READY = {
     "LOADING": "is still loading its data",
@@ -16,7 +25,6 @@ _NOT_READY = {
     "BUSY": "is busy with a script",
     "NOREPLICAS": "has too few replicas attached to take writes",
     "CLUSTERDOWN": "belongs to a cluster that is down",
-    "TRYAGAIN": "is moving its slots",
 }
 _DENIED = {
     "NOAUTH": "wants a password: write it into the URL as redis://:password@host or redis://user:password@host",
@@ -27,7 +35,7 @@ _FULL = {
     "OOM": "has reached its maxmemory: nothing was written; raise maxmemory or lower the retention",
     "MISCONF": "cannot write to its disk: nothing was written; free disk space there",
 }
-_MOVED, _FOREIGN = ("MOVED", "ASK"), ("WRONGTYPE",)
+_MOVED, _FOREIGN = ("MOVED", "ASK", "TRYAGAIN"), ("WRONGTYPE",)
 _SAID_MAX = 160
 _CODE = re.compile(rf"(?:^|[-:] ?)({'|'.join([*_NOT_READY, *_DENIED, *_FULL, *_MOVED, *_FOREIGN])})\b")
 
@@ -46,16 +54,30 @@ def refusal(text: str, where: str) -> StateStoreError:
     if code in _FULL:
         return StoreFull(f"{where} {_FULL[code]}.")
     if code in _MOVED:
-        return WrongServer(f"{where} is one node of a Redis Cluster: the fleet needs a server that holds all keys.")
+        return _moved(code, rest, where)
     if code in _FOREIGN:
         return WrongServer(f"{where} holds another kind of key under one of ours: take another namespace.")
+    if "SELECT is not allowed in cluster mode" in text:
+        return BadUrl(f"{where} is a node of a Redis Cluster, which has only database 0: end the URL without a number.")
     if "DB index" in text:
         return BadUrl(f"{where} has no database of that number: end the URL in a lower one or raise `databases` there.")
+    if "exhausted the last possible ID" in text:
+        return PartitionMoved(f"{where} takes no ticks in this partition any more: `partitions` in `meta` has changed.")
     if "AUTH" in text:
         return WrongPassword(f"{where} takes no password, or not this one ({text}): correct the URL.")
     if "unknown command" in text:
         return WrongServer(f"{where} is too old ({text}): the fleet needs Redis 6.2 or Valkey 7.2.")
     return WrongServer(f"{where} answered '{text}'.")
+
+
+def _moved(code: str, rest: str, where: str) -> SlotMoved:
+    """Reads `MOVED 3999 host:port`; the host may be left out, and then it is that of the node that says so."""
+    target = re.match(r"(\d+) (.*):(\d+)", rest)
+    if code == "TRYAGAIN" or target is None:
+        return SlotMoved(f"{where} is moving the keys to another node.")
+    slot, host, port = target.groups()
+    text = f"{where} {'is moving' if code == 'ASK' else 'has moved'} the keys to {host}:{port}."
+    return SlotMoved(text, int(slot), (host, int(port)), asking=code == "ASK")
 
 
 def unreachable(error: BaseException, where: str) -> StateStoreError:
@@ -98,6 +120,12 @@ def control_error(error: control.RedisError, where: str) -> StateStoreError:
         return refusal("LOADING", where)
     if isinstance(error, control.MasterDownError):
         return refusal("MASTERDOWN", where)
+    if isinstance(error, control.AskError):
+        return refusal(f"{'MOVED' if isinstance(error, control.MovedError) else 'ASK'} {error}", where)
+    if isinstance(error, control.TryAgainError):
+        return refusal("TRYAGAIN", where)
+    if isinstance(error, control.ClusterDownError):
+        return refusal("CLUSTERDOWN", where)
     if isinstance(error, control.InvalidResponse):
         return WrongServer(f"{where} does not speak the Redis protocol: check host and port in the URL.")
     if isinstance(error, control.ConnectionError | control.TimeoutError):

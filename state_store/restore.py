@@ -12,7 +12,7 @@ from socket import gethostname
 
 from state_store.backup import Backup, Moment
 from state_store.contract import Held, Lease, Probe, id_order
-from state_store.errors import BackupRefused, PartitionHeld
+from state_store.errors import BackupRefused, FleetMismatch, MoveRefused, PartitionHeld
 from state_store.keys import PartitionKeys
 from state_store.logs import Logs
 from state_store.store import RedisStateStore
@@ -81,11 +81,19 @@ return 1
 async def restore(store: RedisStateStore, logs: Logs, backup: Backup, partitions: Iterable[int]) -> None:
     """Replaces what these partitions remember; before the first is touched it is known that all can be.
 
-    Raises FleetMismatch, PartitionHeld or BackupRefused, and then nothing was changed. An import that dies half-way
-    leaves every partition whole, the old or the new one: give it again.
+    Raises FleetMismatch, MoveRefused, PartitionHeld or BackupRefused, and then nothing was changed. An import that dies
+    half-way leaves every partition whole, the old or the new one: give it again.
     """
-    meta, moments = backup.summary.meta, [backup.summary.moments[partition] for partition in partitions]
-    await store.open_fleet(meta.partitions, meta.layout, meta.fields)
+    meta = backup.summary.meta
+    logs, moments = logs.of(meta), [backup.summary.moments[partition] for partition in partitions]
+    fleet = await store.open_as(meta)
+    if fleet.next_partitions:
+        raise MoveRefused(f"The fleet is on its way to {fleet.next_partitions} partitions: import when it is there.")
+    if fleet.generation != meta.generation:
+        raise FleetMismatch(
+            f"{backup.path} was made with {meta.partitions} partitions (generation {meta.generation}), the fleet was "
+            f"repartitioned since ({fleet.partitions}, generation {fleet.generation}): import into an empty namespace."
+        )
     async with _leases(store, [moment.partition for moment in moments]) as leases:
         for moment in moments:
             _check(moment, await store.probe(moment.partition))

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,12 +73,19 @@ class EmbeddedRedis:
     """A server over a data directory; `port` None listens on a private socket only, 0 takes any free port."""
 
     def __init__(
-        self, directory: str | Path, port: int | None = None, *, executable: str | None = None, keep: bool = True
+        self,
+        directory: str | Path,
+        port: int | None = None,
+        *,
+        executable: str | None = None,
+        keep: bool = True,
+        options: Mapping[str, str] | None = None,
     ):
         self.directory = Path(directory).absolute()
         self.port = port
         self.keep = keep  # Whether the data stay when the server stops.
         self._executable = executable
+        self._more = options or {}  # Options of the server, beside those below.
         self._process: subprocess.Popen[bytes] | None = None
         self._cleanup = ExitStack()
         self._socket_path = ""
@@ -167,6 +175,7 @@ class EmbeddedRedis:
             "appendfsync": "everysec",
             "auto-aof-rewrite-min-size": "4gb",
             "maxmemory-policy": "noeviction",
+            **self._more,
         }
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 
@@ -200,6 +209,14 @@ class EmbeddedRedis:
             telling = [line for line in lines if " # " in line and "oO0" not in line] or lines
             return telling[-1].partition(" # ")[2] or telling[-1] if telling else f"see {self._log()}"
         return f"see {self._log()}"
+
+    @property
+    def process_id(self) -> int:
+        """Of the server itself, for those who want to hurt it."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(self._socket_path)
+            client.sendall(b"INFO server\r\n")
+            return int(client.recv(1 << 16).partition(b"process_id:")[2].split()[0])
 
     def stop(self) -> None:
         """Ends the server, which first writes out what it holds."""

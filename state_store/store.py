@@ -1,11 +1,14 @@
 """The store in Redis: fleet-wide matters by `control`, each held partition by its own two connections."""
 
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from secrets import token_hex
 from typing import Any
 
 from state_store.client import Address, Timeouts
 from state_store.contract import (
+    Carried,
     Commit,
     ConfigGeneration,
     Control,
@@ -19,9 +22,13 @@ from state_store.contract import (
     WorkerInfo,
 )
 from state_store.control import FleetControl
+from state_store.errors import FleetMissing, MoveRefused
 from state_store.keys import Keys
 from state_store.lease import decode_lease
+from state_store.moving import Moving, next_meta, not_begun
+from state_store.nodes import Nodes
 from state_store.partition import Partition
+from state_store.route import Route
 from state_store.ticks import AssetCheck
 
 
@@ -40,18 +47,82 @@ class RedisStateStore:
         self.keys = Keys(namespace)
         self.retention = retention or Retention()
         self.timeouts = timeouts or Timeouts()
-        self._control = FleetControl(self.address.control(self.timeouts), self.keys, str(self.address))
+        self.route = Route(self.address, self.timeouts)
+        self._control = FleetControl(Nodes(self.route), self.keys, str(self.address))
         self._partitions: dict[int, Partition] = {}
         self._checks: dict[int, AssetCheck] = {}
         self._nonces: dict[int, bytes] = {}  # Of acquisitions whose reply was lost: asked again with the same.
+        self._oriented = False  # Whether it is known which generation of partitions this store works on.
 
     async def open_fleet(self, partitions: int, layout: bytes, fields: Mapping[str, Any]) -> Meta:
-        return await self._control.open_fleet(Meta(partitions, layout, dict(fields)))
+        return await self.open_as(Meta(partitions, layout, dict(fields)))
+
+    async def open_as(self, wanted: Meta) -> Meta:
+        """Like `open_fleet`; a fleet that is made here begins in the generation that is wanted."""
+        meta = await self._control.open_fleet(wanted)
+        if not self._oriented:
+            self.follow(meta)
+        return meta
 
     async def read_meta(self) -> Meta:
-        return await self._control.read_meta()
+        meta = await self._control.read_meta()
+        if not self._oriented:
+            self.follow(meta)
+        return meta
+
+    def follow(self, meta: Meta) -> None:
+        self.keys = self._control.keys = replace(self.keys, generation=meta.generation)
+        self._oriented = True
+        for held in self._partitions.values():
+            held.close()
+        for each in (self._partitions, self._checks, self._nonces):
+            each.clear()
+
+    async def _orient(self) -> None:
+        """A fleet that is not there yet has its first generation to come."""
+        if not self._oriented:
+            with suppress(FleetMissing):
+                await self.read_meta()
+
+    async def _current(self) -> tuple[Meta, Moving]:
+        meta = await self.read_meta()
+        return meta, Moving(self._control.call, self.keys, self._control.probe)
+
+    async def begin_move(self, partitions: int) -> Meta:
+        meta, moving = await self._current()
+        if next_meta(meta, partitions).generation == self.keys.generation:
+            await moving.begin(partitions)
+        return next_meta(await self.read_meta(), partitions)
+
+    async def close_partition(self, partition: int) -> Probe:
+        meta, moving = await self._current()
+        if meta.generation == self.keys.generation and not meta.next_partitions:
+            raise not_begun()
+        return await moving.close(partition)
+
+    async def carry(self, partition: int) -> Carried:
+        meta, moving = await self._current()
+        if meta.generation != self.keys.generation:  # Somebody else has ended the move.
+            return Carried(0, 0)
+        return await moving.carry(partition, meta)
+
+    async def end_move(self) -> Meta:
+        meta, moving = await self._current()
+        try:
+            if meta.generation == self.keys.generation:
+                await moving.end(meta)
+        except MoveRefused:  # Once somebody else has ended it, workers write to what was counted.
+            if (await self.read_meta()).generation == meta.generation:
+                raise
+        return await self.read_meta()
+
+    async def forget_past(self) -> Meta:
+        meta, moving = await self._current()
+        await moving.forget(meta)
+        return await self.read_meta()
 
     async def acquire(self, partition: int, worker: str, ttl_ms: int) -> Lease | Held:
+        await self._orient()
         nonce = self._nonces.setdefault(partition, token_hex(16).encode())
         keys = self.keys.of(partition)
         reply = await self._control.lease("acquire", keys, worker, nonce, ttl_ms)
@@ -72,9 +143,10 @@ class RedisStateStore:
         return Held(lease.partition, "", 0, control.cursor)
 
     async def renew(self, lease: Lease) -> Lease | Held:
-        renewed = await self._partition(lease.partition).renew(lease)
+        held = self._partition(lease.partition)
+        renewed = await held.renew(lease)
         if isinstance(renewed, Held):
-            self._partition(lease.partition).close()
+            held.close()
         return renewed
 
     async def release(self, lease: Lease) -> None:
@@ -85,32 +157,42 @@ class RedisStateStore:
             held.close()
 
     async def want(self, partition: int, worker: str) -> None:
+        await self._orient()
         await self._control.lease("want", self.keys.of(partition), worker)
 
     def seen(self, partition: int) -> Control:
         return self._partition(partition).control
 
     async def read(self, partition: int, after: bytes, count: int, block_ms: int) -> Ticks:
-        return await self._partition(partition).read(after, count, block_ms, await self._check(partition))
+        check = await self._check(partition)
+        return await self._partition(partition).read(after, count, block_ms, check)
 
     async def _check(self, partition: int) -> AssetCheck:
         if partition not in self._checks:
-            self._checks[partition] = AssetCheck(partition, (await self.read_meta()).partitions)
+            meta = await self.read_meta()
+            self._checks[partition] = AssetCheck(partition, meta.of(self.keys.generation).partitions)
         return self._checks[partition]
 
     async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:
+        await self._orient()
         return await self._partition(partition).load(assets)
 
     async def predictions(self, partition: int, after: bytes, until: bytes) -> dict[bytes, bytes]:
+        await self._orient()
         return await self._partition(partition).predictions(after, until)
 
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         return await self._partition(lease.partition).commit(lease, commit)
 
     async def make_room(self, partition: int) -> int:
+        await self._orient()
         return await self._partition(partition).make_room()
 
+    def lie_together(self, one: int, other: int) -> bool:
+        return self.route.guess(self.keys.of(one).ticks) == self.route.guess(self.keys.of(other).ticks)
+
     async def probe(self, partition: int) -> Probe:
+        await self._orient()
         return await self._control.probe(partition)
 
     async def register_worker(self, name: str, info: Mapping[str, Any]) -> None:
@@ -143,5 +225,5 @@ class RedisStateStore:
     def _partition(self, partition: int) -> Partition:
         if partition not in self._partitions:
             keys = self.keys.of(partition)
-            self._partitions[partition] = Partition(partition, keys, self.address, self.timeouts, self.retention)
+            self._partitions[partition] = Partition(partition, keys, self.route, self.retention)
         return self._partitions[partition]

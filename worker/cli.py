@@ -10,7 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
-from worker.commands import bench, calm, check, demo, fleet, hotpath, kept, look, rejected, state, traffic, tune
+from worker.commands import (
+    bench,
+    calm,
+    check,
+    console,
+    demo,
+    fleet,
+    hotpath,
+    kept,
+    look,
+    rejected,
+    repartition,
+    state,
+    traffic,
+    tune,
+)
 from worker.exits import DONE, FAILED, USAGE, alone, notice, verdict
 
 EPILOG = """
@@ -65,7 +80,9 @@ app.command()(calm.replay)
 app.command()(calm.verify)
 app.command()(look.lag)
 app.command()(look.top)
+app.command()(console.console)
 app.command()(tune.tune)
+app.command()(repartition.repartition)
 app.command()(check.doctor)
 app.command()(kept.snapshot)
 app.command()(kept.dump)

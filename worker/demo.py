@@ -24,6 +24,7 @@ from state_store.logs import Logs, Looking
 from worker.audit import Audit
 from worker.auditor import Auditor
 from worker.children import Child, Children
+from worker.console.serve import any_console
 from worker.feeding import Sent, feed_live
 from worker.latencies import Latencies
 from worker.picture import Picture, Series, band
@@ -69,13 +70,19 @@ async def run_demo(settings: Settings, options: Options, screen: Screen) -> dict
         screen.phase("starting Redis")
         with EmbeddedRedis(home / "redis", keep=False) as server:
             settings = with_url(settings, server.url)
-            async with _fleet(settings, options, screen, home, stop) as children:
-                if stop.is_set():
-                    return summary(Sent(), Seen(), Audit(), options.workers)
-                async with open_store(settings) as store, Looking(server.url) as looking:
-                    auditor = Auditor(Logs(looking, settings.redis.namespace), PARTITIONS)
-                    show = Show(settings, options, screen, children, store, auditor)
-                    return await show.run(stop)
+            async with any_console(settings) as address:
+                screen.say(f"watch it in a browser: {address}")
+                return await _run(settings, options, screen, home, stop)
+
+
+async def _run(settings: Settings, options: Options, screen: Screen, home: Path, stop: asyncio.Event) -> dict[str, Any]:
+    async with _fleet(settings, options, screen, home, stop) as children:
+        if stop.is_set():
+            return summary(Sent(), Seen(), Audit(), options.workers)
+        async with open_store(settings) as store, Looking(settings.redis.url) as looking:
+            auditor = Auditor(Logs(looking, settings.redis.namespace), PARTITIONS)
+            show = Show(settings, options, screen, children, store, auditor)
+            return await show.run(stop)
 
 
 class Show:

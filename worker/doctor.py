@@ -12,21 +12,31 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from state_store import StateStoreError, find_server
+from state_store.client import Address
+from state_store.keys import Keys
 from state_store.logs import Looking
 from worker.errors import SettingsError
+from worker.reach import open_store
 from worker.readback import server_config, server_info, server_time_s
 from worker.settings import Settings
 
 ERROR, WARNING, OK = "error", "warning", "ok"
 DISK_ERROR, DISK_WARNING = 100 << 20, 1 << 30
 CLOCK_WARNING_S = 0.5
+PARTITIONS = 16  # of a fleet made with defaults
+UNEVEN = 1.5  # times the mean
+REPLY_BYTES = 64 << 20  # a client of the fleet never has more on its way
+LIMITS = (
+    *("appendfsync", "timeout", "cluster-require-full-coverage"),
+    *("min-replicas-to-write", "client-output-buffer-limit"),
+)
 PACKAGES = ("jax", "jaxlib", "equinox", "ott-jax", "numpy", "redis", "hiredis", "msgpack", "uvloop")
 XLA_FLAGS_GONE = {
     "xla_cpu_use_cross_replica_callbacks": "does not exist: JAX ends the process; remove it",
@@ -51,6 +61,7 @@ class Finding:
     level: str
     what: str
     text: str
+    counts: Mapping[str, int] = field(default_factory=dict)  # the same in numbers, for programs
 
 
 async def examine(settings: Settings, environ: Mapping[str, str]) -> list[Finding]:
@@ -130,14 +141,66 @@ def embedded_findings() -> Iterator[Finding]:
 
 
 async def store_findings(settings: Settings) -> list[Finding]:
-    """Asks the server about itself."""
+    """Asks the server about itself; each node that has keys, where there are several."""
     try:
         async with Looking(settings.redis.url) as looking:
-            before = time.time()
-            offset_s = await server_time_s(looking) - (before + time.time()) / 2
-            return list(server_findings(await server_info(looking), await _config(looking), offset_s))
+            nodes = list(await looking.route.primaries())
+            if not await looking.route.is_cluster():
+                return [*await _node_findings(settings.redis.url), *await _worker_findings(settings)]
+            keys, partitions = await _partitions(looking, settings.redis.namespace)
+            homes = [await looking.route.find(keys.of(partition).ticks) for partition in range(partitions)]
+            whole = (await looking.ask("CLUSTER", "INFO")).decode()
+            found = list(cluster_findings(whole, [str(node) for node in nodes], list(map(str, homes))))
+        for node in nodes:
+            for finding in await _node_findings(node):
+                found.append(replace(finding, what=f"{finding.what} ({node.host}:{node.port})"))
+        return [*found, *await _worker_findings(settings)]
     except StateStoreError as error:
         return [Finding(ERROR, "redis", str(error))]
+
+
+async def _worker_findings(settings: Settings) -> list[Finding]:
+    async with open_store(settings) as store:
+        live = [each.info for each in await store.workers() if each.age_ms < settings.worker.lease_ms]
+    return list(build_findings([str(info.get("build", "")) for info in live]))
+
+
+def build_findings(builds: Sequence[str]) -> Iterator[Finding]:
+    """Of live workers: bits are only the same where version, libraries and kind of processor are."""
+    counts = {build: builds.count(build) for build in sorted(set(builds))}
+    if len(counts) > 1:
+        text = "bits may differ where partitions move; finish the update, or take one kind of processor"
+        yield Finding(WARNING, "workers", f"{len(counts)} builds at work: {text}", counts)
+    elif counts:
+        yield Finding(OK, "workers", f"{len(builds)} alive, all of one build", counts)
+
+
+async def _node_findings(place: str | Address) -> list[Finding]:
+    async with Looking(place) as looking:
+        before = time.time()
+        offset_s = await server_time_s(looking) - (before + time.time()) / 2
+        return list(server_findings(await server_info(looking), await _config(looking), offset_s))
+
+
+async def _partitions(looking: Looking, namespace: str) -> tuple[Keys, int]:
+    """The keys and the number of partitions of the fleet; of one made with defaults where there is none."""
+    partitions, generation = await looking.ask("HMGET", Keys(namespace).meta, "partitions", "generation")
+    return Keys(namespace, int(generation or 0)), int(partitions or PARTITIONS)
+
+
+def cluster_findings(info: str, nodes: Sequence[str], homes: Sequence[str]) -> Iterator[Finding]:
+    """Judges a cluster's own view and how evenly partitions lie; `homes` has the node of each."""
+    stated = dict(line.split(":", 1) for line in info.split() if ":" in line)
+    if stated.get("cluster_state") == "ok":
+        yield Finding(OK, "redis cluster", f"{len(nodes)} nodes with slots, state ok")
+    else:
+        text = f"state {stated.get('cluster_state')}, {stated.get('cluster_slots_ok')} slots served: see CLUSTER NODES"
+        yield Finding(ERROR, "redis cluster", text)
+    counts = {node: homes.count(node) for node in nodes}
+    text = ", ".join(f"{node.rpartition('@')[2].removeprefix('redis://')} {count}" for node, count in counts.items())
+    uneven = max(counts.values()) > UNEVEN * len(homes) / len(nodes)
+    remedy = ": make the fleet with more partitions, or move slots" if uneven else ""
+    yield Finding(WARNING if uneven else OK, "partitions by node", text + remedy, counts)
 
 
 def server_findings(info: Mapping[str, str], config: Mapping[str, str], offset_s: float) -> Iterator[Finding]:
@@ -147,10 +210,12 @@ def server_findings(info: Mapping[str, str], config: Mapping[str, str], offset_s
     yield Finding(ERROR if old else OK, "redis version", found + (": the fleet needs 6.2 or newer" if old else ""))
     if info.get("role") != "master":
         yield Finding(ERROR, "redis role", f"{info.get('role')}: point the URL at the primary")
-    if info.get("cluster_enabled", "0") != "0":
-        yield Finding(ERROR, "redis cluster", "this is a cluster node: point the URL at a server that holds all keys")
     yield from _memory_findings(info)
     yield from _durability_findings(info, config)
+    if info.get("cluster_enabled", "0") != "0" and config.get("cluster-require-full-coverage") == "yes":
+        text = "when one shard is down all others stop too: CONFIG SET cluster-require-full-coverage no"
+        yield Finding(WARNING, "full coverage", text)
+    yield from _limit_findings(info, config)
     if config.get("timeout", "0") != "0":
         yield Finding(WARNING, "redis timeout", f"closes idle connections after {config['timeout']} s: set timeout 0")
     level = WARNING if abs(offset_s) > CLOCK_WARNING_S else OK
@@ -179,15 +244,27 @@ def _durability_findings(info: Mapping[str, str], config: Mapping[str, str]) -> 
         yield Finding(OK, "append-only file", f"on, fsync {config.get('appendfsync', 'unknown')}")
     else:
         yield Finding(WARNING, "append-only file", "off, a crash loses what the last snapshot lacks: appendonly yes")
-    for field in ("aof_last_write_status", "rdb_last_bgsave_status"):
-        if info.get(field, "ok") != "ok":
-            yield Finding(ERROR, field, f"{info[field]}: the server cannot write to its disk")
+    for status in ("aof_last_write_status", "rdb_last_bgsave_status"):
+        if info.get(status, "ok") != "ok":
+            yield Finding(ERROR, status, f"{info[status]}: the server cannot write to its disk")
+
+
+def _limit_findings(info: Mapping[str, str], config: Mapping[str, str]) -> Iterator[Finding]:
+    replicas = int(info.get("connected_slaves", 0))
+    if replicas and config.get("min-replicas-to-write") == "0":
+        text = f"{replicas} connected, but writes do not need one: CONFIG SET min-replicas-to-write 1"
+        yield Finding(WARNING, "replicas", text)
+    limits = config.get("client-output-buffer-limit", "").split()
+    hard = dict(zip(limits[::4], limits[1::4], strict=False))
+    if 0 < int(hard.get("normal", 0)) < REPLY_BYTES:
+        text = f"{hard['normal']} bytes end a client: CONFIG SET client-output-buffer-limit 'normal 0 0 0'"
+        yield Finding(WARNING, "reply buffer", text)
 
 
 async def _config(looking: Looking) -> dict[str, str]:
     """Managed servers refuse CONFIG; what it would say is then left out."""
     try:
-        return await server_config(looking, "appendfsync", "timeout")
+        return await server_config(looking, *LIMITS)
     except StateStoreError:
         return {}
 

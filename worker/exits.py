@@ -23,6 +23,8 @@ CODES = {
     "FleetMismatch": FLEET,
     "BadBackup": FAILED,
     "PartitionHeld": FAILED,
+    "PartitionMoved": FAILED,
+    "MoveRefused": FAILED,
     "BackupRefused": FAILED,
     "StateStoreError": STORE,
     "PredictorError": FAILED,

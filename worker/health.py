@@ -6,13 +6,12 @@ not restart the fleet. /readyz says whether this worker serves.
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
 
-from worker.errors import PortInUse
+from worker.http import BadRequest, Response, listening, read_request
 from worker.metrics import CONTENT_TYPE, Metrics, Vitals
 from worker.settings import Settings
 from worker.version import version
@@ -21,11 +20,9 @@ BEAT_S = 0.5
 LOOP_LAG_MAX_S = 10.0
 COMPUTE_MAX_S = 60.0
 STORE_SILENCE_MAX_S = 30.0
-REQUEST_MAX_S = 5.0
-HEADERS_MAX = 100
+REMEDY = "give another with --http-port, or 0 for any free port"
 
 Answer = tuple[int, str, bytes]
-STATUS_TEXT = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
 @contextlib.asynccontextmanager
@@ -33,16 +30,12 @@ async def health_server(settings: Settings, metrics: Metrics) -> AsyncIterator[i
     """Serves the endpoints while the block runs; yields the port."""
     host, port = settings.worker.http_host, settings.worker.http_port
     endpoints = Endpoints(settings, metrics)
-    try:
-        server = await asyncio.start_server(endpoints.serve, host, port)
-    except OSError as error:
-        raise _refused(error, host, port) from None
-    beating = asyncio.create_task(endpoints.beat())
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        beating.cancel()
-        server.close()
+    async with listening(host, port, endpoints.serve, REMEDY) as found:
+        beating = asyncio.create_task(endpoints.beat())
+        try:
+            yield found
+        finally:
+            beating.cancel()
 
 
 class Endpoints:
@@ -62,15 +55,13 @@ class Endpoints:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request, one answer, one connection."""
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError, ValueError):
-            async with asyncio.timeout(REQUEST_MAX_S):
-                method, path = _request(await reader.readline())
-                for _ in range(HEADERS_MAX):
-                    if (await reader.readline()).strip() == b"":
-                        break
-                writer.write(_response(method, self._answer(method, path)))
-                await writer.drain()
-        writer.close()
+        try:
+            request = await read_request(reader)
+        except BadRequest as error:
+            writer.write(Response(error.status, "text/plain", f"{error}\n".encode()).encode())
+            return
+        answer = Response(*self._answer(request.method, request.path))
+        writer.write(answer.encode(with_body=request.method != "HEAD"))
 
     def livez(self) -> Answer:
         now = self._now()
@@ -120,23 +111,3 @@ def _store(vitals: Vitals, now: float) -> str:
 def _checks(findings: dict[str, str]) -> Answer:
     lines = "".join(f"{name}: {finding or 'ok'}\n" for name, finding in findings.items())
     return (503 if any(findings.values()) else 200), "text/plain", lines.encode()
-
-
-def _request(line: bytes) -> tuple[str, str]:
-    method, target, _ = line.decode("latin-1").split(" ", 2)
-    return method, target.split("?")[0]
-
-
-def _response(method: str, answer: Answer) -> bytes:
-    status, content_type, body = answer
-    head = f"HTTP/1.1 {status} {STATUS_TEXT[status]}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-    return (head + "Connection: close\r\n\r\n").encode() + (b"" if method == "HEAD" else body)
-
-
-def _refused(error: OSError, host: str, port: int) -> PortInUse:
-    if error.errno == errno.EADDRINUSE:
-        why = "is in use by another process"
-    else:
-        why = f"cannot be opened ({os.strerror(error.errno or 0)})"
-    return PortInUse(f"HTTP address {host}:{port} {why}: give another with --http-port, or 0 for any free port")
-

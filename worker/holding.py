@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 
 from state_store import Lease, Ticks
+from worker.quotas import TenantMeter
 
 MERGED_MAX = 1024  # small reads are joined up to this many ticks, so that a slow feed still makes full micro-batches
 POISON_SHIFT = 4  # each acquisition without a commit takes a sixteenth of the ticks of the one before
@@ -46,7 +47,10 @@ class Holding:
         self.lost = False
         self.fresh_s = 0.0  # when the server last confirmed the lease
         self.in_flight = 0  # micro-batches
+        self.held_up = 0  # loads and commits that take long: until they end no more ticks are taken
+        self.turn = asyncio.Lock()  # of its commits, in the order of their micro-batches
         self.attempts = lease.attempts
+        self.meter = TenantMeter()
         self.takes = 0
         self.quarantined: set[int] = set()
         self.space = asyncio.Event()

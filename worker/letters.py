@@ -37,11 +37,11 @@ async def overview(letters: Letters, newest: int) -> dict[str, Any]:
         counts[letter.partition, letter.kind] += 1
         last.append(letter)
         if len(last) > 4 * newest + 64:
-            last = _newest(last, newest)
+            last = newest_of(last, newest)
     return {
         "total": counts.total(),
         "counts": [{"partition": p, "reason": kind, "count": count} for (p, kind), count in sorted(counts.items())],
-        "newest": [brief(letter) for letter in _newest(last, newest)],
+        "newest": [brief(letter) for letter in newest_of(last, newest)],
     }
 
 
@@ -115,7 +115,26 @@ async def _at(letters: Letters, place: str) -> tuple[Letter | None, str]:
     return None, fates[0]
 
 
-def _newest(letters: list[Letter], count: int) -> list[Letter]:
+async def send_again(letters: Letters, these: Sequence[Letter]) -> list[Requeued]:
+    """What became of each of these letters."""
+    answers = [await letters.requeue(letter) for letter in these]
+    for partition in {letter.partition for letter in these}:
+        await letters.tidy(partition)
+    return answers
+
+
+async def throw_away(letters: Letters, these: Sequence[Letter]) -> int:
+    """How many of these letters there were."""
+    purged = 0
+    for partition in sorted({letter.partition for letter in these}):
+        mine = [letter.id for letter in these if letter.partition == partition]
+        purged += await letters.purge(partition, mine)
+        await letters.tidy(partition)
+    return purged
+
+
+def newest_of(letters: list[Letter], count: int) -> list[Letter]:
+    """The last so many, the newest first."""
     return sorted(letters, key=lambda letter: _order(letter.id), reverse=True)[:count]
 
 

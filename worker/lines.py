@@ -43,7 +43,7 @@ def _finite(value: Any) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {name: _finite(inner) for name, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, list) else value
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def table_line(line: Mapping[str, Any]) -> str:

@@ -4,10 +4,11 @@ Labels are bounded: a partition is one of the fleet's, every other label comes f
 not in its list is counted as "other". No asset and no text of a tick ever becomes a label.
 """
 
+import time
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from scheduler.partitions import PARTITIONS_MAX
@@ -16,8 +17,10 @@ from worker.shutdown import ShutdownMetrics
 
 STAGES = ("load", "compute", "commit")
 OUTCOMES = ("ok", "already", "fenced", "conflict")
-REASONS = ("late", "not_finite", "future", "malformed", "quarantined", "deadly")
+REASONS = ("late", "not_finite", "future", "malformed", "quarantined", "deadly", "over_quota")
 LEASE_EVENTS = ("acquired", "handed_over", "lost")
+STORE_REFUSALS = ("unavailable", "full")
+SIDES = ("below", "above")
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 COUNTS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -76,6 +79,7 @@ class Metrics:
         self.registry = registry = CollectorRegistry()
         self.hotpath = HotpathMetrics(registry)
         self.shutdown = ShutdownMetrics(registry)
+        ProcessCollector(registry=registry)  # CPU, memory, open files, start of the process
 
         def counter(name: str, text: str) -> Counter:
             return Counter(f"predictor_{name}", text, registry=registry)
@@ -92,6 +96,8 @@ class Metrics:
         self.rejected = self._by("rejected", "Ticks sent to the dead letters", "reason", REASONS)
         self.commits = self._by("commits", "Commits by the server's answer", "outcome", OUTCOMES)
         self.corrupt_states = counter("corrupt_states", "Assets quarantined because their state is damaged")
+        self.quarantined_assets = gauge("quarantined_assets", "Quarantined assets of the partitions held now")
+        self.store_refusals = self._by("store_refusals", "Times that Redis did not do it", "kind", STORE_REFUSALS)
 
         # What waits.
         self.backlog = self._by_partition("backlog_ticks", "Ticks after the cursor")
@@ -104,12 +110,26 @@ class Metrics:
         self.batch_ticks = histogram("batch_ticks", "Ticks in a micro-batch", COUNTS)
         self.batch_rows = histogram("batch_rows", "Distinct assets in a micro-batch", COUNTS)
         self.depth = gauge("signature_depth", "Depth of the graph in use; less than configured means shedding")
+        self.depth_configured = gauge("signature_depth_configured", "Depth of the graph without shedding")
         self.compilations = gauge("compilations", "Graphs compiled since the start; growth after readiness is a fault")
+
+        # How good it was: what of the followed assets came, against the forecast that stood before it.
+        self.followed = counter("followed_values", "Values held against their forecast; 64 assets a worker")
+        self.band_level = gauge("band_level", "Share of values that should fall into the band")
+        self.band_misses = self._by("band_misses", "Followed values outside their band", "side", SIDES)
+        self.pit = counter("pit", "Sum of places in their forecast, 0 to 1; of honest forecasts the mean is one half")
+        self.forecast_loss = counter("forecast_loss", "Sum of CRPS in widths of the band")
+        self.naive_loss = counter("naive_loss", 'The same of the forecast "as before"')
 
         # Who holds what, and whether the process breathes.
         self.lease_events = self._by("lease_events", "Events in the life of leases", "event", LEASE_EVENTS)
         self.generation = gauge("config_generation", "The fleet's configuration in use; 0: the settings alone")
+        self.partitions = gauge("partitions", "Partitions of the fleet, held or not")
         self.held_partitions = gauge("held_partitions", "Partitions that this worker holds")
+        self.sealed_partitions = gauge("sealed_partitions", "Partitions that this worker found sealed")
+        self.build = Info("predictor_build", "What this worker runs", registry=registry)
+        gauge("ready", "1 while this worker serves").set_function(lambda: float(self.vitals.ready))
+        gauge("store_silence_seconds", "Since the last answer of Redis").set_function(self._store_silence_s)
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop's last heartbeat was")
 
     def page(self) -> bytes:
@@ -124,6 +144,10 @@ class Metrics:
             for sample in samples
             if "le" not in sample.labels and not sample.name.endswith("_created")
         }
+
+    def _store_silence_s(self) -> float:
+        seen = self.vitals.store_seen
+        return 0.0 if seen is None else max(0.0, time.monotonic() - seen)
 
     def _by_partition(self, name: str, text: str) -> ByPartition:
         return ByPartition(Gauge(f"predictor_{name}", text, ["partition"], registry=self.registry))

@@ -8,9 +8,10 @@ import numpy as np
 from predictor_core import RejectReason
 from state_store import Commit, Rejected, Ticks
 from worker.device import Answer, Work
-from worker.generations import Generation, Numbers
+from worker.generations import Generation, Numbers, Side
 from worker.holding import Holding
 from worker.hotpath.knobs import Knobs
+from worker.tracing import Moments
 
 NOTHING = np.empty(0, np.int64)
 
@@ -33,6 +34,8 @@ class MicroBatch:
     parts: list[Part]
     work: Work
     knobs: Knobs  # in force when it was formed
+    generation: Generation  # whose numbers it is computed with
+    moments: Moments | None = None  # noted only while traces are wanted
 
 
 def others(count: int, refused: dict[int, str]) -> np.ndarray:
@@ -57,14 +60,23 @@ def work_of(parts: list[Part], depth: int, numbers: list[Numbers], numbers_of: n
 
 
 def numbers_for(parts: list[Part], generation: Generation) -> tuple[list[Numbers], np.ndarray | None]:
-    """What the ticks of the parts are taken with; by tick only where groups of assets have numbers of their own."""
-    if not generation.groups:
+    """What the ticks of the parts are taken with; by tick only where some have numbers of their own."""
+    if not generation.groups and generation.canary is None:
         return [generation.everyone], None
-    assets = [part.ticks.assets[i] for part in parts for i in part.computed.tolist()]
-    by_mark = {numbers.made_by: numbers for numbers in map(generation.numbers_of, assets)}
+    taken_with = [
+        numbers for part in parts for numbers in _numbers_of(part, generation.side_of(part.holding.partition))
+    ]
+    by_mark = {numbers.made_by: numbers for numbers in taken_with}
+    if len(by_mark) < 2:
+        return list(by_mark.values()) or [generation.everyone], None
     places = {mark: place for place, mark in enumerate(by_mark)}
-    numbers_of = [places[generation.numbers_of(asset).made_by] for asset in assets]
-    return list(by_mark.values()) or [generation.everyone], np.array(numbers_of, np.int32)
+    return list(by_mark.values()), np.array([places[numbers.made_by] for numbers in taken_with], np.int32)
+
+
+def _numbers_of(part: Part, side: Side) -> list[Numbers]:
+    if not side.groups:
+        return [side.everyone] * len(part.computed)
+    return [side.numbers_of(part.ticks.assets[i]) for i in part.computed.tolist()]
 
 
 def commit_of(part: Part, share: slice, answer: Answer, index: int) -> Commit:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from state_store import Prediction
+from worker.lines import printable
 from worker.watch import WorkerView
 
 SPARK = "▁▂▃▄▅▆▇█"
@@ -114,16 +115,15 @@ def _headline(picture: Picture) -> Panel:
 def _workers(workers: list[WorkerView]) -> Table:
     table = Table(expand=True, box=None, header_style="dim", padding=(0, 1))
     table.add_column("worker")
-    for name in ("held", "ticks/s", "backlog"):
+    for name in ("held", "ticks/s", "backlog", "batch", "p99 ms"):
         table.add_column(name, justify="right")
     table.add_column("partitions", ratio=1, overflow="ellipsis", no_wrap=True)
     for worker in workers:
-        gone = worker.silent_s is None or worker.silent_s > 2
-        held = " ".join(map(str, worker.partitions)) or ("silent" if gone else "none yet")
-        style = "yellow" if gone else ""
-        table.add_row(
-            worker.name, str(len(worker.partitions)), _rate(worker.rate), f"{worker.backlog:,}", held, style=style
-        )
+        held = " ".join(map(str, worker.partitions)) or ("silent" if worker.gone else "none yet")
+        batch, p99 = worker.strides.batch_ticks, worker.strides.latency_ms["p99"]
+        numbers = (_rate(worker.rate), f"{worker.backlog:,}", "-" if batch is None else f"{batch:.3g}", _ms(p99))
+        name, style = Text(printable(worker.name)), "yellow" if worker.gone else ""
+        table.add_row(name, str(len(worker.partitions)), *numbers, held, style=style)
     return table
 
 

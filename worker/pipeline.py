@@ -9,6 +9,9 @@ A row lives in this worker's table while the lease holds. Predictions are stored
 from ticks whose predictions exist already. The first commit that is not accepted makes its holding
 *lost*: what is in flight of it is thrown away, and the next owner, perhaps this worker, starts from the stored cursor.
 That one rule covers zombies, failovers, lost replies and a Redis that went away.
+
+No stage waits long for one partition, since its node may be the only one in a cluster that does not answer: what takes
+long goes on beside, and its partition gives no ticks meanwhile.
 """
 
 import asyncio
@@ -33,12 +36,16 @@ from worker.hotpath.measures import Measures
 from worker.keeping import Keeping
 from worker.metrics import Metrics
 from worker.microbatch import NOTHING, MicroBatch, Part, commit_of, commit_of_states, numbers_for, others, work_of
+from worker.quality import Quality
+from worker.quotas import OVER_QUOTA
 from worker.settings import UNWRITTEN_TICKS_MAX
 from worker.succession import Succession
+from worker.tracing import Moments, Tracing, noted
 
 READ_BLOCK_MS = 500
 CROWDED_S = 10.0
 FULL_PAUSE_S = 0.5
+STALL_S = 0.25  # how long a stage waits for its slowest partition
 QUARANTINED = "the stored state of this asset is corrupt"
 DEADLY = "this tick ended its worker each time it was tried"
 
@@ -68,6 +75,8 @@ class Pipeline:
         self.succession = Succession(store, device, self.rows, generations, shedder.depth)
         self.knobs = Knobs(limits, window_s)  # replaced as a whole by the tuner; read once for a micro-batch
         self.measures: Measures | None = None  # of the tuner
+        self.tracing: Tracing | None = None
+        self.quality: Quality | None = None
         self.holdings: dict[int, Holding] = {}
         self.lost: list[Holding] = []  # for the service to give back
         self._draining = False
@@ -76,7 +85,10 @@ class Pipeline:
         self._first_s: float | None = None  # when the first tick of the next micro-batch was there
         self._readers: dict[int, asyncio.Task] = {}
         self._arrived = asyncio.Event()
+        self._wanted = asyncio.Event()  # no micro-batch waits for the graph: one formed earlier would only be smaller
+        self._wanted.set()
         self._prepared: asyncio.Queue[MicroBatch | None] = asyncio.Queue(1)
+        self._late: dict[asyncio.Task[Part], Holding] = {}  # parts whose rows were not loaded in time
         self._computed: asyncio.Queue[tuple[MicroBatch, Answer] | None] = asyncio.Queue(1)
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
@@ -107,12 +119,13 @@ class Pipeline:
     # -- read ---------------------------------------------------------------------------------------------------------
 
     async def _read(self, holding: Holding) -> None:
+        """Reads once for each take, unless a window waits for more: read sooner, ticks only cost more reads."""
         block_ms = 0  # the first look does not wait
         if holding.read_to != holding.cursor:
             await self._alone(holding, self._recall(holding))
         while not holding.lost:
             count = room(holding.buffered, self.knobs.limits)
-            if not count:
+            if not count or (holding.buffered and not holding.space.is_set() and not self.knobs.window_s):
                 holding.space.clear()
                 await holding.space.wait()
                 continue
@@ -123,6 +136,7 @@ class Pipeline:
                 return
             if ticks.ids:
                 holding.push(ticks)
+                holding.space.clear()
                 self._first_s = self.clock() if self._first_s is None else self._first_s
                 self._arrived.set()
             elif not block_ms:
@@ -173,15 +187,19 @@ class Pipeline:
     async def _prepare(self) -> None:
         while not self._draining:
             self._arrived.clear()
+            await self._wanted.wait()
             knobs = self.knobs
             if knobs.window_s and await self._linger(knobs):
                 continue
             shares = take(self._backlogs(knobs.limits), knobs.limits)
-            if shares:
+            if shares or any(part.done() for part in self._late):
                 self._first_s = None
-                await self._prepared.put(await self._micro_batch(shares, knobs))
+                await self._form(shares, knobs)
             else:
                 await self._arrived.wait()
+        if self._late:
+            await asyncio.wait(self._late)
+            await self._form({}, self.knobs)
         await self._prepared.put(None)
 
     async def _linger(self, knobs: Knobs) -> bool:
@@ -199,23 +217,48 @@ class Pipeline:
         return True
 
     def _backlogs(self, limits: BatchLimits) -> list[Backlog]:
-        return [self._backlog(holding, limits) for holding in self.holdings.values() if holding.buffered]
+        able = (holding for holding in self.holdings.values() if holding.buffered and not holding.held_up)
+        return [self._backlog(holding, limits) for holding in able]
 
     def _backlog(self, holding: Holding, limits: BatchLimits) -> Backlog:
         codes, oldest_ns = holding.ready()
         return Backlog(holding.partition, oldest_ns, codes[: holding.ticks_max(limits.ticks_max)])
 
-    async def _micro_batch(self, shares: dict[int, int], knobs: Knobs) -> MicroBatch:
-        taken = [(self.holdings[p], *self.holdings[p].take(count)) for p, count in shares.items()]
+    async def _form(self, shares: dict[int, int], knobs: Knobs) -> None:
+        """Puts together what is ready in time; the rest joins a later micro-batch."""
         depth, generation = self.shedder.depth, self.generations.current
-        with self.metrics.stage_seconds.labels("load").time():
-            parts = await asyncio.gather(*(self._part(*share) for share in taken))
-        return MicroBatch(list(parts), work_of(parts, depth, *numbers_for(parts, generation)), knobs)
+        moments = None if self.tracing is None else Moments()
+        with self.metrics.stage_seconds.labels("load").time(), noted(moments, "read"):
+            parts = await self._parts(shares)
+        if parts:
+            work = work_of(parts, depth, *numbers_for(parts, generation))
+            self._wanted.clear()
+            await self._prepared.put(MicroBatch(parts, work, knobs, generation, moments))
+
+    async def _parts(self, shares: dict[int, int]) -> list[Part]:
+        """Those of these shares that are ready in time, and the late ones of earlier that are ready now."""
+        begun = {}
+        for partition, count in shares.items():
+            holding = self.holdings[partition]
+            begun[self._tasks.create_task(self._part(holding, *holding.take(count)))] = holding
+        late = (await asyncio.wait(begun, timeout=STALL_S))[1] if begun else set()
+        for part in late:
+            begun[part].held_up += 1
+            part.add_done_callback(lambda _: self._arrived.set())
+        ready = [part for part in (*self._late, *begun) if part.done()]
+        for part in ready:
+            if (holding := self._late.pop(part, None)) is not None:
+                holding.held_up -= 1
+        self._late.update((part, begun[part]) for part in late if not part.done())
+        return [part.result() for part in ready]
 
     async def _part(self, holding: Holding, ticks: Ticks, codes: np.ndarray) -> Part:
         refused = dict(ticks.malformed)
         if holding.cornered():
             refused[0] = DEADLY
+        quotas = self.generations.current.quotas
+        for i in holding.meter.over(quotas, holding.assets, codes, ticks.arrivals_ns).tolist():
+            refused.setdefault(i, OVER_QUOTA)
         try:
             await self.rows.bring(holding, np.unique(codes[others(len(codes), refused)]))
         except StoreUnavailable as error:
@@ -246,8 +289,10 @@ class Pipeline:
 
     async def _compute(self) -> None:
         while (batch := await self._prepared.get()) is not None:
+            self._wanted.set()
             started = self.metrics.vitals.computing_since = self.clock()
-            answer = await self.device.run(batch.work)
+            with noted(batch.moments, "compute"):
+                answer = await self.device.run(batch.work)
             self.metrics.vitals.computing_since = None
             self._observe(batch, answer, self.clock() - started)
             await self._computed.put((batch, answer))
@@ -274,26 +319,47 @@ class Pipeline:
     async def _commit(self) -> None:
         while (item := await self._computed.get()) is not None:
             batch, answer = item
-            with self.metrics.stage_seconds.labels("commit").time():
-                parts = enumerate(batch.parts)
-                await asyncio.gather(*(self._commit_part(part, i, batch.work, answer) for i, part in parts))
-            if self.measures is not None and not any(part.holding.lost for part in batch.parts):
-                self.measures.committed(batch, answer)
-            for slots in answer.slots:
-                self.rows.done(slots)
-            for part in batch.parts:
-                self._settle(part.holding)
+            with self.metrics.stage_seconds.labels("commit").time(), noted(batch.moments, "commit"):
+                late = await self._commit_parts(batch, answer)
+            if self.tracing is not None:
+                self.tracing.tell(batch)
+            if not late and not any(part.holding.lost for part in batch.parts):
+                if self.quality is not None:
+                    self.quality.committed(batch.work, answer.results)
+                if self.measures is not None:
+                    self.measures.committed(batch, answer)
+
+    async def _commit_parts(self, batch: MicroBatch, answer: Answer) -> bool:
+        """Commits every part; True if one takes so long that it goes on beside the next micro-batches."""
+        begun = {
+            self._tasks.create_task(self._commit_part(part, i, batch.work, answer)): part.holding
+            for i, part in enumerate(batch.parts)
+        }
+        _, late = await asyncio.wait(begun, timeout=STALL_S)
+        for commit in late:
+            self._hold_up(commit, begun[commit])
+        return bool(late)
+
+    def _hold_up(self, commit: asyncio.Task, holding: Holding) -> None:
+        def go_on(_: asyncio.Task) -> None:
+            holding.held_up -= 1
+            self._arrived.set()
+
+        holding.held_up += 1
+        commit.add_done_callback(go_on)
 
     async def _commit_part(self, part: Part, index: int, work: Work, answer: Answer) -> None:
         holding = part.holding
-        if holding.lost:
-            return
-        commit = commit_of(part, slice(work.bounds[index], work.bounds[index + 1]), answer, index)
-        if await self._sent(holding, commit):
-            holding.cursor = commit.after
-            if part.writes:
-                self.rows.stored(holding, part.written)
-            self._count(part, commit)
+        async with holding.turn:
+            if not holding.lost:
+                commit = commit_of(part, slice(work.bounds[index], work.bounds[index + 1]), answer, index)
+                if await self._sent(holding, commit):
+                    holding.cursor = commit.after
+                    if part.writes:
+                        self.rows.stored(holding, part.written)
+                    self._count(part, commit)
+        self.rows.done(answer.slots[index])
+        self._settle(holding)
 
     async def _sent(self, holding: Holding, commit: Commit) -> bool:
         """Commits; False if the holding is lost by it."""
@@ -315,6 +381,7 @@ class Pipeline:
             try:
                 return await self.store.commit(holding.lease, commit)
             except StoreFull as error:
+                self.metrics.store_refusals.labels("full").inc()
                 self._crowded_until_s = self.clock() + CROWDED_S  # ticks that are in no state yet cannot make room
                 if await self._make_room(holding.partition):
                     continue
@@ -325,8 +392,8 @@ class Pipeline:
                     raise
 
     async def _make_room(self, wanting: int) -> bool:
-        """Cuts history short, the wanting partition's if it has any, else that of another one held here."""
-        for partition in (wanting, *self.holdings):
+        """Cuts history short, the wanting partition's if it has any, else that of another held here in its server."""
+        for partition in (wanting, *(p for p in self.holdings if self.store.lie_together(wanting, p))):
             if gone := await self.store.make_room(partition):
                 log.warning("history_cut", extra={"partition": partition, "entries": gone})
                 return True
@@ -365,4 +432,4 @@ def _label(reason: str) -> str:
     """A metrics label has few values; what is wrong with a malformed tick is told in its dead letter."""
     if reason in GRAPH_REASONS:
         return reason
-    return {QUARANTINED: "quarantined", DEADLY: "deadly"}.get(reason, "malformed")
+    return {QUARANTINED: "quarantined", DEADLY: "deadly", OVER_QUOTA: "over_quota"}.get(reason, "malformed")

@@ -1,6 +1,7 @@
-"""Publishes numbers of the predictor to a running fleet by hand.
+"""Publishes numbers of the predictor and quotas of tenants to a running fleet by hand.
 
     predictor config set cusum_k=0.6 --group acme --redis URL
+    predictor config quota acme 500 --redis URL
 """
 
 import json
@@ -8,8 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from state_store import ConfigGeneration, StateStore
+from state_store.hotpath.store import HotpathStore
 from worker.errors import BadInput
-from worker.generations import EVERYONE, GROUPS, of_group, with_numbers
+from worker.generations import EVERYONE, GROUPS, QUOTAS, of_group, with_numbers
+from worker.quotas import Quotas, check_quota
 from worker.settings import Settings
 
 
@@ -33,16 +36,43 @@ async def publish_numbers(
     """Makes the next generation out of the newest one and some numbers; raises BadInput, and then nothing changed."""
     known = await store.read_config()
     values = _merged(known.values, numbers, group)
+    told = {"by": actor, "reason": reason, "numbers": numbers} | ({"group": group} if group else {})
     for each in ({}, *values.get(GROUPS, {}).values()):
         try:
             with_numbers(settings.config(), {**values.get(EVERYONE, {}), **each})
         except ValueError as error:
             raise BadInput(str(error)) from None
-    number = await store.publish_config(known.number, values)
+    return await _published(store, settings, known.number, values, told)
+
+
+async def publish_quota(
+    store: StateStore, settings: Settings, tenant: str, limit: int | None, actor: str, reason: str
+) -> ConfigGeneration:
+    """Makes the next generation with another quota of a tenant, or with none; raises BadInput."""
+    known = await store.read_config()
+    quotas = {name: each for name, each in known.values.get(QUOTAS, {}).items() if name != tenant}
+    quotas |= {tenant: limit} if limit is not None else {}
+    try:
+        check_quota(tenant, limit or 0)
+        Quotas.of(quotas)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    told = {"by": actor, "reason": reason, "tenant": tenant, "quota": limit}
+    return await _published(store, settings, known.number, {**known.values, QUOTAS: quotas}, told)
+
+
+async def _published(
+    store: StateStore, settings: Settings, known: int, values: dict[str, Any], told: dict[str, Any]
+) -> ConfigGeneration:
+    number = await store.publish_config(known, values)
     if number is None:
-        raise BadInput(f"somebody else published after generation {known.number}; look at it, then try again")
-    event = {"event": "config_generation", "generation": number, "by": actor, "reason": reason, "numbers": numbers}
-    await store.append_audit(event | ({"group": group} if group else {}))
+        raise BadInput(f"somebody else published after generation {known}; look at it, then try again")
+    tuner = HotpathStore(settings.redis.url, settings.redis.namespace)
+    try:
+        await tuner.announce_numbers()  # a hint: workers look every now and then anyway
+    finally:
+        await tuner.close()
+    await store.append_audit({"event": "config_generation", "generation": number, **told})
     return ConfigGeneration(number, values)
 
 
@@ -57,4 +87,5 @@ def _merged(values: dict[str, Any], numbers: dict[str, Any], group: str) -> dict
         groups[group] = after
     else:
         groups.pop(group, None)
-    return {EVERYONE: everyone} | ({GROUPS: groups} if groups else {})
+    kept = {name: each for name, each in values.items() if name == QUOTAS}  # a canary ends: it was tried beside others
+    return {EVERYONE: everyone, **kept} | ({GROUPS: groups} if groups else {})

@@ -15,7 +15,7 @@ import numpy as np
 
 from predictor_core import CorruptRecord, WrongLayout, decode_record, encode_records
 from predictor_core.result import RejectReason
-from state_store import START, Commit, FleetMismatch, Held, Lease, Outcome, Probe, RedisStateStore, Ticks
+from state_store import START, Commit, FleetMismatch, Held, Lease, Meta, Outcome, Probe, RedisStateStore, Ticks
 from state_store.contract import id_order
 from state_store.letters import Letters
 from state_store.logs import Logs, Looking
@@ -52,7 +52,7 @@ async def rebuild_state(settings: Settings, asset: str, backup: Path | None, col
     """Rebuilds the state of one asset while the fleet may run."""
     async with open_store(settings) as store, Looking(settings.redis.url) as looking:
         meta = await store.read_meta()
-        logs = Logs(looking, settings.redis.namespace)
+        logs = Logs(looking, settings.redis.namespace, meta.generation)
         history = History(settings, store, logs, Letters(logs, meta), asset, home_of(asset, meta.partitions))
         if meta.layout != history.replay.program.layout_fingerprint:
             raise FleetMismatch(
@@ -61,7 +61,7 @@ async def rebuild_state(settings: Settings, asset: str, backup: Path | None, col
             )
         history.replay.generations.learn(await store.config_history())
         if not cold:
-            history.begin(await store.probe(history.partition), backup)
+            history.begin(await store.probe(history.partition), backup, meta)
             await history.follow((await store.probe(history.partition)).cursor)
         lease = await _take_over(store, logs, history.partition)
         try:
@@ -87,11 +87,17 @@ class History:
         self._store, self._logs, self._letters = store, logs, letters
         self._cursor = START
 
-    def begin(self, probe: Probe, path: Path | None) -> None:
+    def begin(self, probe: Probe, path: Path | None, meta: Meta) -> None:
         """Begins cold, or where a backup stands; the log must hold all that came after."""
         applied = 0
         if path is not None:
-            applied = self._begin_with(path)
+            applied = self._begin_with(path, meta)
+        elif meta.generation:
+            raise NotRebuilt(
+                f"{self.rebuilt.asset!r}: its state was carried over when the fleet was repartitioned, and the log of "
+                f"partition {self.partition} begins there. Begin with a backup made since (--from FILE), or let the "
+                "asset start anew (--cold)."
+            )
         if probe.trimmed > applied:
             raise NotRebuilt(
                 f"{self.rebuilt.asset!r}: the log of partition {self.partition} begins at {probe.first_id.decode()}, "
@@ -99,8 +105,10 @@ class History:
                 "asset start anew (--cold)."
             )
 
-    def _begin_with(self, path: Path) -> int:
+    def _begin_with(self, path: Path, meta: Meta) -> int:
         backup = open_backup(path)
+        if backup.summary.meta.generation != meta.generation:
+            raise NotRebuilt(f"{path} was made before the fleet was repartitioned: its cursors are of other logs.")
         moment = backup.summary.moments.get(self.partition)
         if moment is None:
             raise NotRebuilt(f"{path} has no partition {self.partition}, where {self.rebuilt.asset!r} belongs.")

@@ -20,6 +20,10 @@ class Screen(Protocol):
         """Says what is being waited for."""
         ...
 
+    def say(self, text: str) -> None:
+        """Says what is to stay."""
+        ...
+
     def show(self, picture: Picture) -> None: ...
 
     def close(self) -> None: ...
@@ -40,6 +44,9 @@ class Terminal:
 
     def phase(self, text: str) -> None:
         self._live.update(Waiting(text))
+
+    def say(self, text: str) -> None:
+        self._live.console.print(text, markup=False, highlight=False)
 
     def show(self, picture: Picture) -> None:
         self._last = picture
@@ -73,6 +80,9 @@ class Lines:
         if text != self._last_phase:
             _say(text)
         self._last_phase = text
+
+    def say(self, text: str) -> None:
+        _say(text)
 
     def show(self, picture: Picture) -> None:
         if time.monotonic() - self._shown >= LINE_EVERY_S:

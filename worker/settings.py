@@ -120,6 +120,19 @@ class HotpathSettings(_Section):
     lag_target_s: float = Field(default=1.0, gt=0, description="age of the oldest tick that waits")
     p99_limit_ms: float = Field(default=10_000.0, gt=0, description="beyond it a probe ends at once")
     lag_limit_s: float = Field(default=60.0, gt=0, description="beyond it a probe ends at once")
+    utilisation_max: float = Field(
+        default=0.9, gt=0, le=1, description="a window in which graph or machine was busier teaches nothing; 1: all do"
+    )
+    replicas_min: int = Field(
+        default=0, ge=0, le=16, description="replicas that must have a decision; at least the server's own minimum"
+    )
+    canary_settle_s: float = Field(default=60.0, ge=0, le=3600, description="how long new numbers take to have effect")
+    canary_round_s: float = Field(default=120.0, ge=0.05, le=86_400, description="shortest round of a canary")
+    canary_patience_s: float = Field(default=1800.0, ge=0.1, le=604_800, description="longest round of a canary")
+    canary_scored_min: int = Field(default=500, ge=1, description="fewest forecasts of each group in a round")
+    canary_harm: float = Field(default=0.1, gt=0, le=10, description="objective worse than the control's that ends it")
+    canary_level: float = Field(default=0.01, gt=0, lt=0.5, description="how likely chance may be to promote")
+    canary_ttl_s: float = Field(default=60.0, gt=0, le=3600, description="a canary without a leader ends after this")
     rejected_limit: float = Field(default=0.5, gt=0, le=1, description="share of dead letters that ends a probe")
     audit_max: int = Field(default=100_000, ge=10, description="audit events that may wait for their archive")
     directory: Path = Field(
@@ -136,6 +149,19 @@ class LogSettings(_Section):
     )
 
 
+class TelemetrySettings(_Section):
+    """Traces of micro-batches, for those who have the extra `otel`. See docs/guides/tracing.md."""
+
+    otlp_endpoint: str = Field(default="", description="http://host:4318 of an OTLP collector; empty: no traces")
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _an_address(cls, text: str) -> str:
+        if text and not re.fullmatch(r"https?://[^/?#]+[^?#]*", text):
+            raise ValueError("must be the address of a collector, such as http://127.0.0.1:4318")
+        return text
+
+
 class Settings(BaseSettings):
     """Everything a process is told from outside."""
 
@@ -146,6 +172,7 @@ class Settings(BaseSettings):
     predictor: dict[str, Any] = Field(default={}, description="fields of PredictorConfig")
     log: LogSettings = LogSettings()
     hotpath: HotpathSettings = HotpathSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
     def settings_customise_sources(
@@ -171,6 +198,7 @@ class Settings(BaseSettings):
         """Plain values for printing, secrets masked."""
         plain = self.model_dump(mode="json")
         plain["redis"]["url"] = masked(self.redis.url)
+        plain["telemetry"]["otlp_endpoint"] = masked(self.telemetry.otlp_endpoint)
         return plain
 
 

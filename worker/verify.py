@@ -51,7 +51,7 @@ class Verdict:
 
 
 async def verify_fleet(settings: Settings, store: RedisStateStore, since: bytes = START) -> Verdict:
-    """Verifies every partition, one after the other."""
+    """Verifies every partition, one after the other; where their number was changed, those before first."""
     meta = await store.read_meta()
     replay = Replay(settings)
     if meta.layout != replay.program.layout_fingerprint:
@@ -60,13 +60,23 @@ async def verify_fleet(settings: Settings, store: RedisStateStore, since: bytes 
             f"{replay.program.layout_fingerprint.hex()}: give the --config that its workers have"
         )
     total, history = Verdict(), await store.config_history()
+    replay.generations.learn(history)
+    if meta.oldest:
+        total.unverified.append("the partitions before were removed, and with them the past of today's states")
+        return total
     async with Looking(settings.redis.url) as looking:
-        logs = Logs(looking, settings.redis.namespace)
-        letters = Letters(logs, meta)
-        for partition in range(meta.partitions):
-            replay = Replay(settings)
-            replay.generations.learn(history)
-            total.add(await Partition(partition, store, logs, letters, replay, since).verify())
+        for generation in range(meta.generation + 1):
+            then = meta.of(generation)
+            store.follow(then)
+            logs = Logs(looking, settings.redis.namespace, generation)
+            letters = Letters(logs, then)
+            for partition in range(then.partitions):
+                if not meta.generation:  # Else the rows go with their assets to the next partitions.
+                    replay = Replay(settings)
+                    replay.generations.learn(history)
+                total.add(await Partition(partition, store, logs, letters, replay, since).verify())
+            if total.unverified:
+                break
     return total
 
 

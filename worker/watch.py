@@ -1,14 +1,16 @@
-"""Looks at a fleet from outside: per partition its owner, cursor, backlog, age and rate; per worker the sums."""
+"""Looks at a fleet from outside: per partition its owner, cursor, backlog, age and rate; per worker what it does."""
 
 import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from state_store import Probe, StateStore
+from state_store import Probe, StateStore, WorkerInfo
+from worker.pace import Pace, Strides
 
 NOBODY = ""
 AT_ONCE_MAX = 4  # the store has few connections for looking
+SILENT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,13 @@ class WorkerView:
     backlog: int
     rate: float | None
     silent_s: float | None  # since its last heartbeat; None: it holds leases but is not registered
+    strides: Strides = Strides()  # of the last seconds
+    depth: int | None = None
+
+    @property
+    def gone(self) -> bool:
+        """It has not been heard of for longer than a worker is ever silent."""
+        return self.silent_s is None or self.silent_s > SILENT_S
 
 
 class Watch:
@@ -46,10 +55,14 @@ class Watch:
         self._before: dict[int, int] = {}
         self._room = asyncio.Semaphore(AT_ONCE_MAX)
         self._looked = 0.0
+        self._paces: dict[str, Pace] = {}
 
     async def look(self) -> list[PartitionView]:
         """Every partition, now."""
-        probes = await asyncio.gather(*(self._probe(p) for p in range(self._partitions)))
+        return self.views(await asyncio.gather(*(self._probe(p) for p in range(self._partitions))))
+
+    def views(self, probes: Sequence[Probe]) -> list[PartitionView]:
+        """Every partition, as these probes found it."""
         moment = self._now()
         views = [self._view(probe, moment - self._looked) for probe in probes]
         self._before, self._looked = {probe.partition: probe.applied for probe in probes}, moment
@@ -57,9 +70,19 @@ class Watch:
 
     async def workers(self, views: list[PartitionView]) -> list[WorkerView]:
         """Registered workers, and owners of leases that are not registered any more."""
-        silent = {info.name: info.age_ms / 1000 for info in await self._store.workers()}
-        names = sorted({*silent, *(view.owner for view in views if view.owner != NOBODY)})
-        return [_worker(name, [v for v in views if v.owner == name], silent.get(name)) for name in names]
+        known = {info.name: info for info in await self._store.workers()}
+        names = sorted({*known, *(view.owner for view in views if view.owner != NOBODY)})
+        self._paces = {name: self._paces.get(name) or Pace() for name in known}
+        return [self._worker(name, [v for v in views if v.owner == name], known.get(name)) for name in names]
+
+    def _worker(self, name: str, held: list[PartitionView], known: WorkerInfo | None) -> WorkerView:
+        backlog, partitions = sum(view.backlog for view in held), tuple(view.partition for view in held)
+        view = WorkerView(name, partitions, backlog, total_rate(held), None)
+        if known is None:
+            return view
+        did = known.info.get("did", {})
+        strides = self._paces[name].note(self._now(), did)
+        return replace(view, silent_s=known.age_ms / 1000, strides=strides, depth=did.get("depth"))
 
     async def _probe(self, partition: int) -> Probe:
         async with self._room:
@@ -85,8 +108,3 @@ def total_rate(views: list[PartitionView]) -> float | None:
     """Ticks applied per second in all partitions; None at the first look."""
     rates = [view.rate for view in views if view.rate is not None]
     return sum(rates) if rates else None
-
-
-def _worker(name: str, held: list[PartitionView], silent_s: float | None) -> WorkerView:
-    backlog = sum(view.backlog for view in held)
-    return WorkerView(name, tuple(v.partition for v in held), backlog, total_rate(held), silent_s)

@@ -9,8 +9,10 @@ from worker.generations import Generations
 from worker.hotpath.tuning import Tuning
 from worker.metrics import Metrics
 from worker.pipeline import Pipeline
+from worker.quality import Quality
 from worker.rows import RowTable
 from worker.settings import Settings
+from worker.tracing import Tracing
 
 PREDICTION_OVERHEAD_BYTES = 256  # ids, asset names and RESP around two copies of a payload
 
@@ -48,9 +50,16 @@ def make_pipeline(settings: Settings, store: StateStore, device: Device, metrics
     )
     shedder = Shedder(SheddingRules(depths=device.depths))
     waits = {"window_s": worker.window_ms / 1000, "state_every": worker.state_every}
-    return Pipeline(store, device, limits, shedder, metrics, Generations(device.program), **waits)
+    pipeline = Pipeline(store, device, limits, shedder, metrics, Generations(program), **waits)
+    pipeline.quality = Quality(device.table, program.config.quantile_levels, metrics)
+    return pipeline
 
 
 def make_tuning(settings: Settings, pipeline: Pipeline, metrics: Metrics) -> Tuning | None:
     """The worker's part in the tuner, unless it is to have none."""
     return Tuning(settings, pipeline, metrics.hotpath) if settings.hotpath.enabled else None
+
+
+def make_tracing(settings: Settings) -> Tracing | None:
+    """Traces, where a collector for them is named."""
+    return Tracing(settings) if settings.telemetry.otlp_endpoint else None

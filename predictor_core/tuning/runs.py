@@ -131,14 +131,14 @@ def _lower(shapes: Shapes) -> Any:
 
     def program(*arguments: Array) -> list[Array]:
         begin = jax.tree.unflatten(tree, arguments[: len(leaves)])
-        columns, numbers = arguments[len(leaves) :][:3], arguments[len(leaves) + 3 :]
+        values, times_ns, arrivals_ns, *numbers = arguments[len(leaves) :]
 
         def step(now: Any, ticked: tuple[Array, Array, Array]) -> tuple[Any, Array]:
             new, output = tick.tick(now, Observation(*ticked), Params(*numbers), shapes)
             scored = (output.rejected == RejectReason.accepted) & (now.ticks > 1)
             return new, jnp.where(scored[None], _scores(now, ticked[0]), jnp.nan)
 
-        end, scores = jax.lax.scan(step, begin, columns)
+        end, scores = jax.lax.scan(step, begin, (values, times_ns, arrivals_ns))
         return [*jax.tree.leaves(end), scores]
 
     with jax.enable_x64(True):

@@ -30,6 +30,9 @@ class EventType(enum.Enum):
     ABORT = "abort"
     SAFE_MODE_ENTERED = "safe_mode_entered"
     SAFE_MODE_EXITED = "safe_mode_exited"
+    CANARY = "canary"
+    CANARY_ENDED = "canary_ended"
+    INPUTS = "inputs"
 
 
 class EventClass(enum.Enum):
@@ -47,6 +50,7 @@ _CLASSES |= dict.fromkeys(
         EventType.SAFE_MODE_EXITED,
         EventType.COMMAND,
         EventType.LEADER_CHANGED,
+        EventType.CANARY_ENDED,
     ),
     EventClass.SAFE,
 )

@@ -20,7 +20,7 @@ HISTORY_MAX = 1000
 PROBES = ("plus", "minus", "update")  # What a tuner does of its own accord; everything else leads back, or was ordered.
 SAFE = ("rollback", "abort", "safe")  # What must always be possible.
 
-# KEYS: leader fence config history engine audit answers recent
+# KEYS: leader fence config history engine audit answers recent news
 # ARGV: token nonce kind id base generation document checkpoint mode is_probe is_safe audit_max history_max,
 #       count of events, the events, count of answers, id and answer of each, ids of answers to forget
 COMMIT_LUA = """
@@ -44,6 +44,7 @@ if ARGV[6] ~= generation then
   redis.call('HSET', KEYS[3], 'generation', generation, 'fence', token, 'document', ARGV[7])
   redis.call('HSET', KEYS[4], generation, ARGV[7])
   redis.call('HDEL', KEYS[4], string.format('%.0f', tonumber(generation) - tonumber(ARGV[13])))
+  redis.call('XADD', KEYS[9], 'MAXLEN', '~', 100, '*', 'n', 'document')
 end
 local at = 14
 for _ = 1, tonumber(ARGV[at]) do
@@ -107,7 +108,10 @@ def commit_words(
     keys: HotpathKeys, leadership: Leadership, commit: HotpathCommit, audit_max: int
 ) -> tuple[bytes | str | int, ...]:
     """Gives the call of the script."""
-    named = (keys.leader, keys.fence, keys.config, keys.history, keys.engine, keys.audit, keys.answers, keys.recent)
+    named = (
+        keys.leader, keys.fence, keys.config, keys.history, keys.engine, keys.audit, keys.answers, keys.recent,
+        keys.news,
+    )  # fmt: skip
     flags = (int(commit.kind in PROBES), int(commit.kind in SAFE))
     answers = [word for answer in commit.answers for word in answer]
     return (

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import redis.exceptions
-
 from state_store.client import Address, Timeouts
 from state_store.hotpath.commit import Committed, HotpathCommit, commit_words, decode_committed
 from state_store.hotpath.lease import Leadership, Led, decode_leadership, lease_words
+from state_store.hotpath.news import NEWS_MAX, NUMBERS, News
+from state_store.hotpath.replicas import Replicas
 from state_store.keys import Keys
-from state_store.refusals import control_error
+from state_store.nodes import Nodes
+from state_store.route import Route
 
 DIGESTS_MAX = 10_000
 COMMANDS_MAX = 1_000
@@ -127,9 +128,15 @@ class HotpathStore:
         self.address = Address.parse(url)
         self.keys = Keys(namespace).hotpath
         self.audit_max = audit_max
-        self._client = self.address.control(timeouts or Timeouts())
+        timeouts = timeouts or Timeouts()
+        route = Route(self.address, timeouts)
+        self._client = Nodes(route)
+        self.news = News(route, self.keys.news)
+        self.replicas = Replicas(route, self.keys, timeouts.reply_s)
 
     async def close(self) -> None:
+        self.news.close()
+        self.replicas.close()
         await self._client.aclose()
 
     # The leader.
@@ -200,6 +207,10 @@ class HotpathStore:
     async def send_digest(self, source: str, payload: bytes) -> None:
         await self._call("XADD", self.keys.digests, "MAXLEN", "~", DIGESTS_MAX, "*", "s", source, "d", payload)
 
+    async def announce_numbers(self) -> None:
+        """Tells workers that the predictor's numbers have changed."""
+        await self._call("XADD", self.keys.news, "MAXLEN", "~", NEWS_MAX, "*", "n", NUMBERS)
+
     async def leave(self, name: str) -> None:
         """Forgets a worker that ends."""
         await self._call("HDEL", self.keys.acks, name)
@@ -249,10 +260,7 @@ class HotpathStore:
         return await self._call("EVAL", script, 1, words[1], words[0], *words[2:])
 
     async def _call(self, *words: Any) -> Any:
-        try:
-            return await self._client.execute_command(*words)
-        except redis.exceptions.RedisError as error:
-            raise control_error(error, str(self.address)) from None
+        return await self._client.execute_command(*words)
 
 
 def _loaded(reply: list) -> Loaded:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -99,8 +100,12 @@ def test_a_demo_that_is_killed_takes_everything_with_it(started, tmp_path):
 def test_ctrl_c_ends_a_demo_in_order(started):
     demo = started("--seconds", "600", "--json", "--rate", "300", "--workers", "1")
     said = iter(demo.stderr.readline, "")
-    assert any("ticks/s" in line for line in said)
-    demo.send_signal(signal.SIGINT)
-    out, err = demo.communicate(timeout=60)
+    address = next(line.split()[-1] for line in said if "in a browser" in line)
+    with urllib.request.urlopen(f"{address}events", timeout=5) as viewer:  # which does not keep the demo from ending
+        assert b"event: waiting" in viewer.readline()
+        assert any("ticks/s" in line for line in said)
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=60)
+    assert "Traceback" not in err
     assert demo.returncode == 0, err
     assert json.loads(out)["missing"] == 0

@@ -3,8 +3,6 @@
 import asyncio
 import io
 import json
-import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,9 +15,9 @@ import pytest
 from state_store import TickProducer
 from state_store.keys import partition_of
 from state_store.logs import Looking
+from tests.docs.pages import DOCS, ROOT, Shell, blocks
 from worker import cli
 
-ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".predictor" / "cache"
 START_NS = 1_600_000_000_000_000_000
 ASSETS = ["EURUSD", "té/1", "gold", "oil"]
@@ -43,13 +41,6 @@ class Operator:
             sys.argv = argv
         assert int(end.value.code or 0) == code, (words, out.getvalue(), err.getvalue())
         return json.loads(out.getvalue()) if out.getvalue() else {"error": err.getvalue()}
-
-    def run(self, script: str) -> None:
-        """Runs a block of the page as a shell would."""
-        command = ["bash", "-euo", "pipefail", "-c", script]
-        env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
-        assert done.returncode == 0, (script, done.returncode, done.stdout, done.stderr)
 
     def ask(self, *words):
         async def run():
@@ -156,14 +147,12 @@ def test_the_page_on_operations_does_what_it_says(fleet, operator):
     operator.feed(1)  # late
     operator.ask("XADD", f"{operator.keys('EURUSD')}:ticks", "*", "a", "EURUSD", "y", "1", "t", str(2 * time.time_ns()))
     fleet.wait_until_idle()
-    page = (ROOT / "docs" / "operations.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", page, re.S)
-    assert len(blocks) == 8
-    for block in blocks:
-        if "state import" in block:
-            operator.stop(worker)
-        if "state rebuild" in block:
-            operator.damage("EURUSD")
-        operator.run(block.replace("redis://127.0.0.1:6390", fleet.url))
+    with Shell(operator.folder) as shell:
+        for block in blocks(DOCS / "operations.md", "sh"):
+            if "state import" in block:
+                operator.stop(worker)
+            if "state rebuild" in block:
+                operator.damage("EURUSD")
+            shell.type(block.replace("redis://127.0.0.1:6390", fleet.url))
     assert len((operator.folder / "users.acl").read_text().splitlines()) == 5
     assert (operator.folder / "fleet.uspb").exists()

@@ -1,56 +1,22 @@
 """What the README shows works as it stands there: a fleet typed line by line, and its blocks of Python."""
 
 import asyncio
-import os
 import re
-import shlex
-import signal
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-FIRST_WORDS = {"redis": b"redis", "worker": b'"started"'}  # what a command in the background says once it serves
+from tests.docs.pages import ROOT, Shell, blocks
 
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.S | re.M)
+README = ROOT / "README.md"
 
 
 @pytest.fixture
-def typed(tmp_path):
-    """Runs lines of a shell in an empty folder, each when the one before it is done or serves; ends them in order."""
+def shell(tmp_path):
     (tmp_path / ".predictor").mkdir()
     (tmp_path / ".predictor" / "cache").symlink_to(ROOT / ".predictor" / "cache")
-    env = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    running, told = [], {}
-
-    def run(line: str) -> str:
-        words = shlex.split(line, comments=True)
-        if words[0] == "source":  # the tests run in that environment already
-            return ""
-        if words[-1] != "&":
-            done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=240)
-            assert done.returncode == 0, (line, done.stderr)
-            return done.stdout
-        process = subprocess.Popen(words[:-1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=tmp_path, env=env)
-        running.append(process)
-        said = b""
-        for said_now in process.stdout:
-            said += said_now
-            if FIRST_WORDS[words[1]] in said_now:
-                return said.decode()
-        raise AssertionError((line, said))
-
-    yield run
-    for process in reversed(running):
-        process.send_signal(signal.SIGTERM)
-        told[process.args[1]] = process.communicate(timeout=60)[0]
-        assert process.returncode == 0, (process.args, told)
+    with Shell(tmp_path) as shell:
+        yield shell
 
 
 def free_port() -> int:
@@ -59,18 +25,16 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def test_the_fleet_of_the_readme_runs_line_by_line_and_serves_its_blocks_of_python(typed, capsys):
-    (block,) = blocks("bash")
+def test_the_fleet_of_the_readme_runs_line_by_line_and_serves_its_blocks_of_python(shell, capsys):
+    (block,) = blocks(README, "bash")
     port = free_port()
     url = f"redis://127.0.0.1:{port}"
-    told = {}
-    for line in block.replace("6390", str(port)).splitlines():
-        told[line.split()[1]] = typed(line)
+    told = {line.split()[1]: shell.type(line) for line in block.replace("6390", str(port)).splitlines()}
     assert len(told["tail"].splitlines()) > 100
     assert sum("127.0.0.1" in line or "-" in line for line in told["lag"].splitlines()) >= 16, told["lag"]
 
     names = {}
-    fleet_block, library_block = blocks("python")
+    fleet_block, library_block = blocks(README, "python")
     exec(compile(fleet_block, "README.md", "exec"), names)
     exec(compile(library_block, "README.md", "exec"), names)
     assert names["result"].confidence_lower < names["result"].reference_prediction < names["result"].confidence_upper

@@ -2,25 +2,30 @@
 
 import itertools
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
 
+from predictor_core import PredictorConfig
 from scheduler.batching import BatchLimits
 from scheduler.hotpath import LatencyHistogram
-from state_store import EmbeddedRedis
+from scheduler.hotpath.trial import Sums
+from state_store import EmbeddedRedis, RedisStateStore
 from state_store.hotpath.store import HotpathStore
 from worker.hotpath.archive import events
 from worker.hotpath.digest import WorkerDigest
 from worker.hotpath.follower import Follower
 from worker.hotpath.knobs import REGISTRY, Knobs
 from worker.hotpath.leader import Leader
+from worker.hotpath.model_knobs import model_of
 from worker.hotpath.orders import Order
 from worker.settings import HotpathSettings
 
 NATIVES = {"window_ms": 40.0, "ticks_max": 1024, "read_ahead": 8192}
+MODEL = model_of(PredictorConfig())
 SETTINGS = HotpathSettings(
     poll_s=0.05,
     digest_s=1.0,
@@ -32,6 +37,9 @@ SETTINGS = HotpathSettings(
     preset="balanced",
     hourly_budget=100.0,
     learning_rate=1.0,
+    canary_round_s=2.0,
+    canary_scored_min=200,
+    canary_patience_s=60.0,
 )
 
 
@@ -67,6 +75,7 @@ class FakeWorker:
             await store.follow(self.name, self._ack(), *follower.pair)
 
     async def measure(self, **changes) -> None:
+        changes |= await self.fleet.losses()
         digest = digest_of(self.follower.knobs, self.world(self.follower.knobs), **changes)
         await self.fleet.store.send_digest(self.name, digest.encode())
 
@@ -106,11 +115,28 @@ class Fleet:
     def __init__(self, url: str, namespace: str, directory):
         self.url, self.namespace, self.directory = url, namespace, directory
         self.store = HotpathStore(url, namespace)
-        self.stores = [self.store]
+        self.stores: list = [self.store]
         self.now_s = 1000.0
         self.world = by_window
         self.workers = [FakeWorker(self, f"w{number}", self._latency) for number in range(2)]
         self.orders = itertools.count()
+        self.numbers = RedisStateStore(url, namespace)
+        self.stores.append(self.numbers)
+        self.chance = random.Random(1)
+        self.forecast_loss: Callable[[dict], float] = lambda numbers: 1.0
+
+    async def losses(self) -> dict:
+        """What a worker tells of its forecasts while a canary is tried."""
+        found = await self.numbers.read_config()
+        canary = found.values.get("canary")
+        if canary is None:
+            return {}
+        told = {}
+        for group in range(canary["of"]):
+            numbers = canary["numbers"] if group == canary["turn"] else {}
+            loss = self.forecast_loss(numbers) + 0.1 * group + 0.01 * self.chance.random()
+            told[group] = Sums(100, 100 * loss, 100.0, 98)
+        return {"numbers": found.number, "losses": told}
 
     def join(self, name: str) -> None:
         """One worker more."""
@@ -124,7 +150,9 @@ class Fleet:
         if store is None:
             store = HotpathStore(self.url, self.namespace, audit_max=given.audit_max)
             self.stores.append(store)
-        return Leader(store, given, self.namespace, name, dict(NATIVES), lambda: self.now_s)
+        numbers = RedisStateStore(self.url, self.namespace)
+        self.stores.append(numbers)
+        return Leader(store, numbers, given, self.namespace, name, dict(NATIVES), MODEL, lambda: self.now_s)
 
     async def window(self, leader: Leader | None, **changes) -> None:
         """One second: every worker looks and tells, and the leader does what is to be done."""

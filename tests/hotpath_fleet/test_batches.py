@@ -132,6 +132,7 @@ class FakePipeline:
 
     def __init__(self):
         self.device = SimpleNamespace(table=RowTable(np.zeros(1, np.uint32), 64))
+        self.store, self.generations = None, SimpleNamespace(without_canary=False)
         self.knobs = Knobs(BatchLimits())
         self.measures = None
         self.formed = 0
@@ -147,9 +148,10 @@ class FakePipeline:
             await asyncio.sleep(0.004)
             # What belongs together in a document must be together in a micro-batch.
             self.torn += knobs.generation > 0 and knobs.limits.ticks_max != 1000 + knobs.generation
-            batch = SimpleNamespace(knobs=knobs, work=work, parts=())
+            generation = SimpleNamespace(canary=None)
+            batch = SimpleNamespace(knobs=knobs, work=work, parts=(), generation=generation)
             self.measures.count(4, 0)
-            self.measures.committed(batch, SimpleNamespace(results=results))
+            self.measures.committed(batch, SimpleNamespace(results=results, seconds=0.001))
             self.formed += 1
 
 

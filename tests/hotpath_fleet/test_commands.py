@@ -135,6 +135,13 @@ def test_the_same_id_is_followed_once(predictor, observed):
         (["pause", *SAY, "--expect", "5"], FAILED, "the generation is 0, not 5: look again"),
         (["pause", *SAY, "--redis", "redis://127.0.0.1:1"], STORE, "refuses connections"),
         (["canary", "on"], USAGE, "No such command"),
+        (["canary", "promote", *SAY], FAILED, "no canary is under way"),
+        (["canary", "start", "cusum_k=0.9", *SAY], FAILED, "a canary tries no 'cusum_k'"),
+        (["canary", "start", "volatility_alpha=9", *SAY], FAILED, "volatility_alpha must be in 0.02 to 0.3, got 9"),
+        (["canary", "start", "volatility_alpha", *SAY], USAGE, "'volatility_alpha' is not NAME=NUMBER"),
+        (["canary", "start", "volatility_alpha=", *SAY], USAGE, "volatility_alpha needs a number to be tried"),
+        (["canary", "start", "volatility_alpha=0.2", "--knob", "learning_rate", *SAY], USAGE, "not both"),
+        (["audit", "replay", "--dir", "/nowhere"], USAGE, "/nowhere is no directory"),
     ],
 )
 def test_bad_input_is_told_and_changes_nothing(predictor, words, code, told):
@@ -179,6 +186,33 @@ def test_verify_follows_the_chain_and_sees_a_change(predictor, observed, tmp_pat
     path.write_bytes(path.read_bytes().replace(b'"dry_run":true', b'"dry_run":null', 1))
     code, out, _ = predictor("hotpath", "audit", "verify", "--dir", tmp_path / "hotpath")
     assert code == FAILED and "does not follow from the one before" in out
+
+
+def test_a_canary_is_started_shown_and_ended_by_commands(predictor, observed):
+    assert asked(predictor, "canary", "status") == {"trying": False, "proposes": [], "trials": 0, "last": {}}
+    told = asked(predictor, "canary", "start", "sinkhorn_epsilon_0=0.2", *SAY, "--id", "go")["told"]
+    assert told == "trying sinkhorn_epsilon_0=0.2 on one of 2 groups of partitions, in 20 rounds"
+    assert asked(predictor, "canary", "start", "sinkhorn_epsilon_0=0.2", *SAY, "--id", "go")["told"] == told
+    facts = asked(predictor, "canary", "status")
+    assert facts["candidate"] == {"sinkhorn_epsilon_0": 0.2} and facts["in_force"]
+    assert asked(predictor, "status")["canary"]["round"] == 1
+    assert predictor("hotpath", "canary", "status")[0] == predictor("hotpath", "status")[0] == DONE
+    assert "for everyone" in asked(predictor, "canary", "promote", *SAY)["told"]
+    assert asked(predictor, "canary", "status")["last"]["kind"] == "better"
+    assert asked(predictor, "canary", "abort", *SAY)["told"] == "no canary was under way"
+    decisions = asked(predictor, "explain")["decisions"]
+    assert {"canary", "canary_ended"} <= {decision["event"] for decision in decisions}
+
+
+def test_replay_agrees_and_sees_a_change(predictor, observed, tmp_path):
+    found = asked(predictor, "audit", "replay")
+    assert found["agrees"] and found["terms"] == 1 and found["proposals"] >= 1
+    path = next((tmp_path / "hotpath").glob("audit-*.log"))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"dry_run":true', b'"dry_run":null', 1))
+    code, out, _ = predictor("hotpath", "audit", "replay", "--json")
+    assert (code, json.loads(out)["agrees"]) == (FAILED, False)
+    assert json.loads(out)["difference"]["written_down"]
 
 
 def test_every_command_of_the_page_runs(predictor, observed, tmp_path):

@@ -50,7 +50,7 @@ class Bench:
         work = SimpleNamespace(slots=np.array(slots), values=np.array(values, float), arrivals_ns=arrivals)
         refused = int(np.count_nonzero(results["rejected"]))
         self.measures.count(len(slots) - refused, refused)
-        self.measures.committed(Batch(knobs, work), SimpleNamespace(results=results))
+        self.measures.committed(Batch(knobs, work), SimpleNamespace(results=results, seconds=0.001))
 
 
 def test_a_window_belongs_to_one_configuration_and_the_first_one_lets_it_settle():

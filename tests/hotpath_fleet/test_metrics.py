@@ -49,6 +49,11 @@ async def test_a_worker_may_lead_with_its_own_rights_and_a_reader_may_not(server
     commit = HotpathCommit("safe", "one", 0, 1, b"d", b"{}", "observe", (b"{}",), (("order", b"{}"),), ("old",))
     assert (await worker.commit(leadership, commit)).outcome.took_effect
     await worker.follow("w", "{}", 0, 0)
+    await worker.news.hear(1)
+    await worker.announce_numbers()
+    assert await worker.news.hear(1000) == {"numbers"}
+    assert await worker.replicas.minimum() == 0  # it may not ask
+    assert (await worker.replicas.confirm("one", 0)).enough
     await worker.send_digest("w", b"x")
     await operator.give(b"x")
     await worker.look("0-0", "0-0", ["gone"])

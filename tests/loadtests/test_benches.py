@@ -1,13 +1,13 @@
 """Every bench runs from end to end at a tiny size and says what it promises."""
 
 import json
-from dataclasses import replace
+import os
 
 import pytest
 from typer.testing import CliRunner
 
-from loadtests import graph_bench, peers, pipeline_bench, report, results
-from loadtests.rig import Rig
+from loadtests import assets_bench, capacity_bench, graph_bench, pipeline_bench, report, results, soak
+from loadtests.arena import Shape as ArenaShape
 from predictor_core import PredictorConfig
 from worker.cli import app
 
@@ -56,16 +56,87 @@ def test_pipeline_gives_throughput_cost_of_everyone_and_latency_without_losing_a
     assert 0 < tails[0] and tails == sorted(tails)
 
 
-def test_the_peer_does_the_same_job():
-    with Rig(replace(peers.PEERS["one tick at a time"], assets=128, partitions=4, waiting=600)) as rig:
-        run = rig.saturate(0.1, 0.3)
-    assert run["ticks_per_second"] > 0
-    assert run["cpu_us_per_tick"]["worker"] > run["cpu_us_per_tick"]["reader"]
+@pytest.fixture(scope="module")
+def capacity(folder):
+    """Worked out from runs that are known: 10 us a tick and 400 a commit, of each party."""
+    runs = {"small commits": 40, "large commits": 200, "1 worker, 8 partitions": 200, "2 workers": 100}
+    rates = {"1 worker, 8 partitions": 41_000.0, "2 workers": 45_000.0}
+    left = {"asset": 7000.0, "kept_tick": 50.0, "kept_prediction": 750.0}
+    figures = {
+        **results.about(),
+        **capacity_bench.worked_out({k: [_run(n, rates.get(k, 1.0))] for k, n in runs.items()}, left),
+    }
+    results.save("capacity", figures, folder)
+    return figures
 
 
-def test_the_report_is_one_page_of_all_that_was_measured(folder, graph, pipeline):
+@pytest.fixture(scope="module")
+def assets(folder):
+    figures = assets_bench.measure(assets_bench.Plan((128,), runs=1, warm_s=0.1, seconds=0.3, partitions=4))
+    results.save("assets", figures, folder)
+    return figures
+
+
+@pytest.fixture(scope="module")
+def soaked(folder):
+    shape = ArenaShape(partitions=2, workers=2, assets=40, rate=400.0, kept=soak.KEPT)
+    figures = soak.measure(soak.Plan(minutes=0.1, fault_every_s=2.5, warm_share=0.1, shape=shape))
+    results.save("soak", figures, folder)
+    return figures
+
+
+def _run(ticks_per_commit, rate):
+    us = 10 + 400 / ticks_per_commit
+    return {
+        "ticks_per_second": rate,
+        "cpu_us_per_tick": {"graph": us, "worker": us, "server": us, "producer": 0.5, "reader": 1.5},
+        "server_per_tick": {"commits": 1 / ticks_per_commit, "in_bytes": 1e3, "out_bytes": 8e2, "file_bytes": 1e3},
+        "cores_busy_with_others": 0.0,
+    }
+
+
+def test_capacity_finds_the_prices_and_foretells_runs_that_it_did_not_learn_from(capacity):
+    for price in capacity["model"]["prices"].values():
+        assert (price["each_tick"], price["each_commit"]) == pytest.approx((10, 400))
+    one, two = capacity["checks"].values()
+    assert one["foretold"] == pytest.approx(1e6 / 24) and one["bound"] == "workers"
+    assert two["foretold"] == pytest.approx(min(2 * 1e6 / 28, 1e6 / 14, 1e6 * len(os.sched_getaffinity(0)) / 44))
+    assert one["error"] == pytest.approx(1e6 / 24 / 41_000 - 1)
+    assert capacity_bench.faults({"checks": {"far": {"error": -0.2}, "near": {"error": 0.1}}}) == ["far: -20% off"]
+    assert len(capacity["needs"]) == len(capacity_bench.RATES) * len(capacity_bench.ASSETS)
+
+
+def test_assets_tells_cost_and_memory_for_each_number_of_them(assets):
+    (run,) = assets["runs"].values()
+    assert run["assets"] == 128 and run["worker_bytes"] > 1e8 and run["redis_bytes"] > 1e6
+    assert run["server_per_tick"]["commits"] < 1 and run["server_per_tick"]["in_bytes"] > 300
+    left = run["bytes_left"]
+    assert left["asset"] > 1000 and 0 < left["kept_tick"] < left["kept_prediction"]
+
+
+def test_more_assets_than_a_worker_keeps_are_measured_with_room_for_all_too():
+    shapes = assets_bench.variants(assets_bench.Plan((1000, 100_000)))
+    assert list(shapes) == ["1,000 assets", "100,000 assets", "100,000 assets, room for all"]
+    assert dict(shapes["100,000 assets, room for all"].settings)["USP_WORKER__ROWS_KEPT"] == "108192"
+
+
+def test_a_soak_hurts_the_fleet_looks_at_it_and_judges_every_tick(soaked):
+    assert soaked["ticks_judged"] > 100 and sum(soaked["faults"].values()) >= 1
+    series = {"worker bytes", "worker files", "worker threads", "redis bytes", *soak.LOGS}
+    assert set(soaked["course"]) == series
+    assert 0 < soaked["predictions_kept_max"] <= soaked["ticks_judged"]
+    assert "ticks judged" in soak.table(soaked)
+
+
+def test_a_soak_that_grows_or_keeps_too_much_is_a_fault(soaked):
+    wrong = {**soaked, "growing": ["worker bytes"], "predictions_kept_max": 10_000.0}
+    assert [fault.split()[0] for fault in soak.faults(wrong)] == ["worker", "a"]
+    assert soak.faults({**soaked, "growing": []}) == []
+
+
+def test_the_report_is_one_page_of_all_that_was_measured(folder, graph, pipeline, capacity, assets, soaked):
     page = report.write(folder).read_text()
-    for name in ("graph", "pipeline"):
+    for name in ("graph", "pipeline", "capacity", "assets", "soak"):
         assert f"predictor bench {name}" in page
     plots = sorted(path.name for path in folder.glob("*.svg"))
     assert plots and all(plot in page for plot in plots)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from loadtests.schedule import AT_ONCE_MAX, Schedule, follow
+from loadtests.schedule import AT_ONCE_MAX, Phase, Schedule, follow
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
@@ -40,31 +40,41 @@ class Sender:
 
 
 def test_ticks_are_due_from_the_start_on_and_never_more_than_there_are():
-    schedule = Schedule(START, 1000.0, 50)
+    schedule = Schedule(START, [Phase(1000.0, 0.05)])
     assert [schedule.due(START + ms * 1_000_000) for ms in (-1, 0, 1, 49, 5000)] == [0, 1, 2, 50, 50]
 
 
 def test_no_tick_is_sent_before_its_time():
     clock = Clock()
     sender = Sender(clock)
-    follow(Schedule(START, 777.0, 2000), clock.read, clock.wait, sender.send)
+    follow(Schedule(START, [Phase(777.0, 2000.5 / 777)]), clock.read, clock.wait, sender.send)
     assert len(sender.scheduled) == 2000
     assert sender.latencies_ms().min() >= 0
     assert sender.latencies_ms().max() <= 3
 
 
 def test_event_times_rise_with_every_tick():
-    times = Schedule(START, 1_234_567.0, 10_000).times_ns(0, 10_000)
+    times = Schedule(START, [Phase(1_234_567.0, 1.0)]).times_ns(0, 10_000)
     assert (np.diff(times) > 0).all()
 
 
 def test_a_stall_is_charged_to_every_tick_that_was_due_in_it():
     clock = Clock()
     sender = Sender(clock, stall_at=1000, stall_ns=SECOND)
-    latest_ns = follow(Schedule(START, 1000.0, 5000), clock.read, clock.wait, sender.send)
+    latest_ns = follow(Schedule(START, [Phase(1000.0, 5.0)]), clock.read, clock.wait, sender.send)
     late = sender.latencies_ms()
     assert len(late) == 5000
     # A closed loop would have seen one slow tick; a second at 1000 ticks/s held up a thousand.
     assert 990 <= np.count_nonzero(late > 3) <= 1010
     assert abs(np.sort(late)[-500] - 500) < 10
     assert latest_ns >= 0.99 * SECOND
+
+
+def test_phases_follow_each_other_without_a_gap():
+    schedule = Schedule(START, [Phase(10.0, 1.0), Phase(1000.0, 0.02), Phase(10.0, 0.5)])
+    assert schedule.count == 35
+    times_ms = (schedule.times_ns(0, 35) - START) // 1_000_000
+    assert times_ms.tolist() == [*range(0, 1000, 100), *range(1000, 1020), *range(1020, 1520, 100)]
+    for number, time_ms in enumerate(times_ms.tolist()):
+        assert schedule.due(START + time_ms * 1_000_000) == number + 1
+        assert schedule.due(START + time_ms * 1_000_000 - 1) == number

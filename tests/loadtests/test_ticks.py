@@ -45,6 +45,6 @@ def test_what_was_applied_is_counted_over_all_partitions(tmp_path):
         with Redis(unix_socket_path=path) as redis:
             redis.hset("usp:{1}:control", "applied", 12)
             redis.hset("usp:{3}:control", "applied", 30)
-        applied = Applied(path, 4)
+        applied = Applied(path, [["HGET", f"usp:{{{partition}}}:control", "applied"] for partition in range(4)])
         assert applied.count() == 42
         applied.close()

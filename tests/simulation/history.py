@@ -355,13 +355,14 @@ class History:
         self.over = True
         for member in self.members:
             member.wire.dooms.clear()
-        while left := asyncio.all_tasks(loop):  # some wait, when cancelled, for one that was cancelled before them
+        # In an order that the seed decides; some wait, when cancelled, for one that was cancelled before them.
+        while left := [*loop.tasks] or [*asyncio.all_tasks(loop)]:
             with suppress(Stuck):
                 loop.run_until_complete(_end(left))
         loop.close()
 
 
-async def _end(tasks: set[asyncio.Task]) -> None:
+async def _end(tasks: list[asyncio.Task]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

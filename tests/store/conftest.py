@@ -3,15 +3,16 @@
 import asyncio
 import itertools
 import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgpack
 import numpy as np
 import pytest
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from state_store import (
     Commit,
@@ -24,6 +25,7 @@ from state_store import (
     Ticks,
     Timeouts,
 )
+from state_store.cluster import EmbeddedCluster
 from state_store.keys import Keys, partition_of
 from state_store.server import _packaged, _version
 
@@ -58,6 +60,24 @@ def servers(tmp_path_factory):
     yield serve
     for server in running.values():
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory):
+    """Starts a cluster of three of each server once, when first asked for."""
+    running: dict[str, EmbeddedCluster] = {}
+    with ExitStack() as stack:
+
+        def serve(version: str) -> EmbeddedCluster:
+            executable = executables()[version]
+            if executable is None:
+                pytest.skip(f"no {version} server on this machine")
+            if version not in running:
+                made = EmbeddedCluster(tmp_path_factory.mktemp("cluster"), executable=executable)
+                running[version] = stack.enter_context(made)
+            return running[version]
+
+        yield serve
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +139,10 @@ class RedisFleet(Fleet):
     async def append(self, fields, partition=3):
         return await self.client.xadd(self.key("ticks", partition), fields)
 
+    async def append_next(self, fields, partition):
+        """Into a partition of the generation after the first."""
+        return await self.client.xadd(Keys(self.namespace, 1).of(partition).ticks, fields)
+
     async def append_all(self, ticks):
         async with self.client.pipeline(transaction=False) as pipeline:
             for fields in ticks:
@@ -147,6 +171,14 @@ class RedisFleet(Fleet):
         await self.client.aclose()
 
 
+class ClusterFleet(RedisFleet):
+    """The same over a cluster; its own client is the library's."""
+
+    def __init__(self, url: str, namespace: str):
+        super().__init__(url, namespace)
+        self.client = RedisCluster.from_url(url)
+
+
 class MemoryFleet(Fleet):
     def __init__(self):
         super().__init__()
@@ -161,6 +193,9 @@ class MemoryFleet(Fleet):
         entry_id = self.memory.append(partition, fields)
         await self.memory.wake()
         return entry_id
+
+    async def append_next(self, fields, partition):
+        return self.memory.append(partition, fields, generation=1)
 
     async def predictions(self):
         return self.memory.partition(3).predictions.entries
@@ -181,13 +216,18 @@ class MemoryFleet(Fleet):
         pass
 
 
-@pytest.fixture(params=["memory", "redis-6.2", "newer"])
-def open_fleet(request, servers, namespace):
+@pytest.fixture(params=["memory", "redis-6.2", "newer", "cluster"])
+def open_fleet(request, servers, clusters, namespace):
     """Opens a fresh fleet over each kind of store."""
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Fleet]:
-        fleet = MemoryFleet() if request.param == "memory" else RedisFleet(servers(request.param).url, namespace)
+        if request.param == "memory":
+            fleet = MemoryFleet()
+        elif request.param == "cluster":
+            fleet = ClusterFleet(clusters("redis-6.2").url, namespace)
+        else:
+            fleet = RedisFleet(servers(request.param).url, namespace)
         try:
             await fleet.store().open_fleet(PARTITIONS, LAYOUT, FIELDS)
             yield fleet
@@ -211,6 +251,45 @@ def open_redis(server, namespace):
             await fleet.close()
 
     return opened
+
+
+@pytest.fixture(params=["redis-6.2", "newer"])
+def cluster(request, clusters) -> EmbeddedCluster:
+    return clusters(request.param)
+
+
+@pytest.fixture
+def open_cluster(cluster, namespace):
+    """Opens a fresh fleet over a cluster of each real server."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[RedisFleet]:
+        fleet = ClusterFleet(cluster.url, namespace)
+        try:
+            await fleet.store().open_fleet(PARTITIONS, LAYOUT, FIELDS)
+            yield fleet
+        finally:
+            await fleet.close()
+
+    return opened
+
+
+@pytest.fixture
+def fleet_over(namespace) -> Callable[[str], RedisFleet]:
+    """Opens nothing yet; for clusters that a test makes itself."""
+    return lambda url: ClusterFleet(url, namespace)
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for localhost that nobody else vouches for, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    made, key = tmp_path / "made.pem", tmp_path / "key.pem"
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+    subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True)
+    return made, key
 
 
 async def until(ask: Callable, holds: Callable[[object], object]):

@@ -115,6 +115,21 @@ async def test_the_four_roles_together_run_a_fleet(guarded, commit_of, tmp_path)
         await letters.tidy(found[1].partition)
         await write_backup(logs, await operator.read_meta(), tmp_path / "b", [0, 1])
         await restore(operator, logs, Backup(tmp_path / "b"), [0, 1])
+    await operator.begin_move(3)
+    for partition in range(PARTITIONS):
+        lease = await worker.acquire(partition, "w", 5000)
+        await operator.close_partition(partition)
+        while (ticks := await worker.read(partition, lease.cursor, 4, 0)).ids:
+            assert (await worker.commit(lease, commit_of(lease, ticks))).value == "ok"
+            lease = await worker.renew(lease)
+        assert (await operator.close_partition(partition)).drained
+        await operator.carry(partition)
+    await operator.end_move()
+    worker.follow(await worker.read_meta())
+    async with TickProducer(guarded.url("producer")) as producer:
+        await producer.send("A1", 1.0)
+    assert await worker.acquire(2, "w", 5000)
+    assert (await operator.forget_past()).oldest == 1
     await operator.close()
     await worker.close()
 

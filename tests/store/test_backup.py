@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from state_store import BackupRefused, BadBackup, FleetMismatch, PartitionHeld, RedisStateStore, Retention
+from state_store import BackupRefused, BadBackup, FleetMismatch, MoveRefused, PartitionHeld, RedisStateStore, Retention
 from state_store.backup import DIGEST_BYTES, Backup, write_backup
 from state_store.logs import Logs, Looking
 from state_store.restore import restore
@@ -196,3 +196,35 @@ async def test_an_export_that_fails_leaves_the_old_file(open_redis, commit_of, t
         assert (tmp_path / "b").read_bytes() == whole
         assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
         assert len(whole) > DIGEST_BYTES
+
+
+async def moved(store, partitions):
+    before = await store.begin_move(partitions)
+    for step in (store.close_partition, store.carry):
+        for partition in range(before.partitions):
+            await step(partition)
+    store.follow(await store.end_move())
+
+
+async def test_a_backup_of_other_partitions_is_refused_by_name_and_goes_into_an_empty_namespace(
+    open_redis, commit_of, tmp_path
+):
+    async with open_redis() as fleet:
+        store = await work(fleet, commit_of)
+        await back_up(fleet, tmp_path / "old")
+        await moved(store, 7)
+        await moved(store, 4)  # As many as at first: only the generation tells them apart.
+        with pytest.raises(FleetMismatch, match="repartitioned since"):
+            await put_back(fleet, tmp_path / "old")
+        assert (await back_up(fleet, tmp_path / "new")).states == 3
+        await put_back(fleet, tmp_path / "new")
+        await put_back(fleet, tmp_path / "new", f"{fleet.namespace}new")
+        fleet.namespace += "new"
+        other = fleet.store()
+        meta = await other.read_meta()
+        assert (meta.generation, meta.partitions, meta.oldest) == (2, 4, 2)
+        assert await other.load(3, fleet.assets[:3]) == await store.load(3, fleet.assets[:3]) != [None] * 3
+        await put_back(fleet, tmp_path / "new")  # An import that died is given again.
+        await other.begin_move(5)
+        with pytest.raises(MoveRefused, match="on its way to 5"):
+            await put_back(fleet, tmp_path / "new")

@@ -1,10 +1,8 @@
 """Every way in which a server cannot be had gives one line: what, where, and the remedy."""
 
 import asyncio
-import shutil
 import socket
 import ssl
-import subprocess
 from contextlib import suppress
 
 import pytest
@@ -140,7 +138,7 @@ async def test_something_else_answers():
 async def test_passwords_wanted_and_wrong(tmp_path):
     with EmbeddedRedis(tmp_path / "redis") as server:
         admin = RedisStateStore(server.url)
-        await admin._control.client.config_set("requirepass", "other")
+        await admin._control.client.execute_command("CONFIG", "SET", "requirepass", "other")
         try:
             for error in await complaints(server.url):
                 assert isinstance(error, WrongPassword)
@@ -162,18 +160,6 @@ async def test_a_host_that_has_no_name():
     with pytest.raises(StoreUnavailable, match="no-such-host.invalid"):
         await store.read_meta()
     await store.close()
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    """A certificate for localhost that nobody else vouches for, and its key."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl on this machine")
-    made, key = tmp_path / "made.pem", tmp_path / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run([*command, "-keyout", key, "-out", made], check=True, capture_output=True)
-    return made, key
 
 
 async def test_tls_is_checked_and_carries_everything(server, namespace, certificate):

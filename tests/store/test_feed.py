@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -235,7 +236,7 @@ async def test_a_newer_producer_of_the_same_name_takes_over(open_redis):
         async with producer_of(fleet, name="same") as newer:
             with pytest.raises(ProducerFenced, match="'same'"):
                 async with producer_of(fleet, name="same") as older:
-                    older._session = newer._session - 1
+                    older._sender = replace(older._sender, session=newer._sender.session - 1)
                     await newer.send(fleet.assets[0], 1, 1)
                     await newer.flush()
                     await older.send(fleet.assets[0], 2, 2)

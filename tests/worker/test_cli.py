@@ -42,7 +42,7 @@ def predictor(monkeypatch, capsys, tmp_path):
 
 
 COMMANDS = ["demo", "redis", "init", "worker", "feed", "tail", "replay", "verify", "lag", "top", "doctor", "config"]
-COMMANDS += ["rejected", "state"]
+COMMANDS += ["rejected", "state", "console"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

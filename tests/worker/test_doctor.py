@@ -9,6 +9,8 @@ from worker.doctor import (
     ERROR,
     OK,
     WARNING,
+    build_findings,
+    cluster_findings,
     device_findings,
     disk_findings,
     flag_findings,
@@ -42,12 +44,31 @@ def test_a_good_server_has_nothing_wrong():
     assert set(levels(server_findings(GOOD, {"timeout": "0"}, 0.01)).values()) == {OK}
 
 
+def test_workers_of_several_builds_are_found_and_counted():
+    assert levels(build_findings(["a", "a"])) == {"workers": OK}
+    (found,) = build_findings(["b", "a", "b"])
+    assert (found.level, found.counts) == (WARNING, {"a": 1, "b": 2})
+    assert not list(build_findings([]))
+
+
+@pytest.mark.parametrize(
+    ("info", "config", "what"),
+    [
+        ({"connected_slaves": "2"}, {"min-replicas-to-write": "0"}, "replicas"),
+        ({}, {"client-output-buffer-limit": "normal 1048576 0 0 slave 0 0 0 pubsub 0 0 0"}, "reply buffer"),
+    ],
+)
+def test_a_limit_that_will_hurt_is_found(info, config, what):
+    assert levels(server_findings(GOOD | info, config, 0.0))[what] == WARNING
+    calm = {"min-replicas-to-write": "1", "client-output-buffer-limit": "normal 0 0 0 slave 1 1 1 pubsub 1 1 1"}
+    assert what not in levels(server_findings(GOOD | info, calm, 0.0))
+
+
 @pytest.mark.parametrize(
     ("change", "what", "level"),
     [
         ({"redis_version": "6.0.16"}, "redis version", ERROR),
         ({"role": "slave"}, "redis role", ERROR),
-        ({"cluster_enabled": "1"}, "redis cluster", ERROR),
         ({"maxmemory_policy": "allkeys-lru"}, "eviction policy", ERROR),
         ({"maxmemory_policy": "allkeys-lru", "maxmemory": "0"}, "eviction policy", WARNING),
         ({"maxmemory": "0"}, "memory", WARNING),
@@ -62,6 +83,26 @@ def test_a_risk_in_the_server_is_found(change, what, level):
 
 def test_a_clock_far_from_the_servers_is_a_warning():
     assert levels(server_findings(GOOD, {}, -2.0))["clock"] == WARNING
+
+
+def test_a_cluster_that_stops_as_a_whole_is_a_warning():
+    stops = {"cluster-require-full-coverage": "yes"}
+    assert levels(server_findings(GOOD | {"cluster_enabled": "1"}, stops, 0.0))["full coverage"] == WARNING
+    assert "full coverage" not in levels(server_findings(GOOD, stops, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("info", "homes", "state", "spread"),
+    [
+        ("cluster_state:ok\r\n", "aabbc", OK, OK),
+        ("cluster_state:ok\r\n", "aaaab", OK, WARNING),
+        ("cluster_state:fail\r\ncluster_slots_ok:7\r\n", "abc", ERROR, OK),
+    ],
+)
+def test_a_broken_or_uneven_cluster_is_found(info, homes, state, spread):
+    found = list(cluster_findings(info, list("abc"), list(homes)))
+    assert levels(found) == {"redis cluster": state, "partitions by node": spread}
+    assert found[1].counts == {node: homes.count(node) for node in "abc"}
 
 
 def test_a_server_that_closes_idle_connections_is_a_warning():

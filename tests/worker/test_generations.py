@@ -43,6 +43,8 @@ def test_the_newest_generation_holds_and_older_ones_are_known_by_their_mark(prog
         ({"predictor": {"cusum_k": 9.0}}, "cusum_k must be a number in"),
         ({"predictor": {"log_sig_depth": 2}}, "log_sig_depth cannot change while the fleet runs"),
         ({"groups": {"acme": 3}}, "generation 7 of the configuration"),
+        ({"quotas": {"acme": -1}}, "the quota of acme must be a whole number"),
+        ({"quotas": {"acme/A": 5}}, "is no tenant"),
     ],
 )
 def test_what_cannot_be_done_is_refused_by_name_and_the_old_numbers_stay(program, values, told):

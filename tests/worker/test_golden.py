@@ -1,14 +1,19 @@
 """Known inputs beside the others: they change nothing, cost no block, and find a machine that counts wrong."""
 
+import asyncio
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from predictor_core import PredictorConfig, Program
+from state_store import WorkerInfo
 from worker.device import Device, Work
 from worker.errors import WrongBits
 from worker.generations import Generations, Numbers
 from worker.golden import CASES, Golden
 from worker.rows import RowTable
+from worker.service import compare
 
 CACHE = ".predictor/cache"
 SECOND_NS = 10**9
@@ -91,3 +96,23 @@ def test_marks_are_equal_on_equal_machines_and_differ_by_depth_and_numbers(golde
     other = Numbers(params, program.made_by(params))
     assert golden.mark(3, numbers) == again.mark(3, numbers) != golden.mark(2, numbers)
     assert golden.mark(3, other) != golden.mark(3, numbers)
+
+
+class Registry:
+    """A store of which only the register of workers is asked."""
+
+    def __init__(self, **info):
+        self.info = info
+
+    async def workers(self):
+        return [WorkerInfo("other", self.info, 10)]
+
+
+def test_a_machine_that_counts_otherwise_than_a_worker_of_its_build_does_not_join(device, program, numbers):
+    pipeline = SimpleNamespace(generations=Generations(program))
+    mine = asyncio.run(compare(Registry(), device, pipeline))
+    assert mine["build"] == program.fingerprint.hex()
+    asyncio.run(compare(Registry(**mine), device, pipeline))
+    asyncio.run(compare(Registry(**{**mine, "made_by": "another", "known_inputs": "0"}), device, pipeline))
+    with pytest.raises(WrongBits, match="other bytes for the known inputs than other does"):
+        asyncio.run(compare(Registry(**{**mine, "known_inputs": "0"}), device, pipeline))

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from state_store import Prediction
+from worker.console.asset import Point, Trail
+from worker.console.fleet import Fleet
 from worker.latencies import Latencies
 from worker.lines import json_line, prediction_line, table_line
 from worker.picture import Picture, Series
-from worker.settings import Settings
-from worker.top import Top
-from worker.watch import WorkerView
+from worker.top import picture_of
+from worker.watch import PartitionView, WorkerView
 
 FIELDS = {"quantile_levels": [0.1, 0.9], "telemetry": ["kurtosis", "weights_a"]}
 PAYLOAD = msgpack.packb(
@@ -66,13 +66,15 @@ def test_a_line_for_a_person_escapes_what_a_terminal_would_obey():
 
 
 def test_the_live_view_escapes_what_a_terminal_would_obey():
-    top, name = Top(Settings(), None), "\x1b[31m[/red]"  # type: ignore[arg-type]  # the store is not asked
-    top._note([Prediction(0, "1-0", name, 1, 0.1, -1.0, 1.5, (), 1, 0, 3, bytes(8), (), ())], live=False)
-    latency = dict.fromkeys(("p50", "p95", "p99"), 0.0)
-    picture = Picture("", 0.0, 1, 1, None, 0, 0.0, latency, [], [*top._series.values()])
+    trail = Trail()
+    trail.add(Point("1-0", 1.0, 1.0, 0.1, -1.0, 1.5, (), 1, 0, 3, 0.5, (), False))
+    partition = PartitionView(0, "", "0-0", 0, 0.0, None, 0, 0, 0.0, "")
+    worker = WorkerView("\x1b[32m[/b]", (), 0, None, 0.1)
+    picture = picture_of(Fleet(1, [partition], [worker]), {"\x1b[31m[/red]": trail}, "", 0.0)
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(picture.draw())
-    assert "\\x1b[31m[/red]" in console.export_text()
+    text = console.export_text()
+    assert "\\x1b[31m[/red]" in text and "\\x1b[32m[/b]" in text
 
 
 @pytest.mark.parametrize("scale", [0.05, 3.0, 20_000.0])

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from worker.commands.options import Json
+from worker.exits import FAILED
 
 Results = Annotated[
     Path, typer.Option("--results", metavar="DIR", help="Where NAME.json, the plots and report.md are written.")
@@ -62,11 +63,71 @@ def pipeline(
 
 
 @bench.command()
-def peers(quick: Quick = False, results: Results = RESULTS, json: Json = False) -> None:
-    """Measure the same job done by others: a consumer-group worker that takes one tick at a time."""
-    module = _module("peers")
+def assets(
+    assets: Annotated[
+        list[int] | None, typer.Option("--assets", min=64, max=1_000_000, help="How many; give it twice or more.")
+    ] = None,
+    quick: Quick = False,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Measure what a tick costs, end to end, with few and with very many assets; and the memory that they take.
+
+    By default 1,000, 10,000 and 100,000. More than a worker keeps in memory are measured with and without room for all.
+    """
+    module = _module("assets_bench")
+    times = {"runs": 1, "warm_s": 0.3, "seconds": 1.0} if quick else {}
+    numbers = tuple(assets) if assets else (64, 1000) if quick else module.ASSETS
+    plan = module.Plan(numbers, **times)
+    _measure(module, plan, "assets", results, json)
+
+
+@bench.command()
+def peers(
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="PEER", help="One of them, by its name in the table.")
+    ] = None,
+    quick: Quick = False,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Measure the same job done by others: a consumer group, task queues, a dataflow, and other models.
+
+    Each takes its turn with us in the same run, and is used as its documentation says. The table tells how many times
+    slower it is, and which of our promises it keeps. Needs the extra `peers`.
+    """
+    module = _module("peers_bench")
+    names = tuple(only) if only else tuple(module.PEERS)
+    times = {"runs": 1, "warm_s": 0.3, "seconds": 1.0} if quick else {}
+    _measure(module, module.Plan(peers=names, **times), "peers", results, json)
+
+
+@bench.command()
+def capacity(quick: Quick = False, results: Results = RESULTS, json: Json = False) -> None:
+    """Tell from a few prices what a fleet can take, check it here, and say what a cluster needs for more.
+
+    The prices are CPU for each tick and for each commit, and bytes. One and two workers are foretold and then measured.
+    """
+    module = _module("capacity_bench")
     plan = module.Plan(runs=1, warm_s=0.3, seconds=1.0) if quick else module.Plan()
-    _measure(module, plan, "peers", results, json)
+    _measure(module, plan, "capacity", results, json)
+
+
+@bench.command()
+def soak(
+    minutes: Annotated[float, typer.Option("--minutes", min=0.5, max=10_080)] = 60.0,
+    results: Results = RESULTS,
+    json: Json = False,
+) -> None:
+    """Run a fleet under constant load and hurt it again and again; nothing may grow, and every tick is judged.
+
+    Exit code 1 when memory, files or threads of the oldest worker, or what Redis keeps, grow by more than 2 % after a
+    warm-up. One minute shows that it works; hours are worth quoting.
+    """
+    module = _module("soak")
+    _measure(module, module.Plan(minutes=minutes), "soak", results, json)
+    if module.faults(_module("results").load("soak", results)):
+        raise typer.Exit(FAILED)
 
 
 @bench.command()
@@ -95,7 +156,11 @@ def _measure(module: Any, plan: Any, name: str, results: Path, json: bool) -> No
     from worker.exits import notice
     from worker.lines import json_line
 
-    figures = module.measure(plan, notice)
+    try:
+        figures = module.measure(plan, notice)
+    except (_module("rig").RunFailed, _module("arena").Failed) as error:
+        notice(f"bench {name}: {error}")
+        raise typer.Exit(FAILED) from None
     path = _module("results").save(name, figures, results)
     print(json_line(figures) if json else module.table(figures))
     notice(f"written: {path}")

@@ -110,6 +110,45 @@ def set_(
 
 
 @config.command()
+def quota(
+    tenant: Annotated[str, typer.Argument(help="What stands before the first slash of its assets' names.")],
+    ticks: Annotated[str, typer.Argument(metavar="TICKS", help="A second in each partition, or `none`.")],
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the generation.")],
+    actor: Annotated[str, typer.Option("--actor", help="Who; by default the user of this shell.")] = "",
+    redis: Redis = None,
+    namespace: Namespace = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Limit a tenant to so many ticks in each second, in each partition, as a new generation: no restart.
+
+    What is beyond becomes a dead letter, "over the quota of its tenant", and can be sent again with `predictor
+    rejected requeue`. `none` takes the quota away; `predictor config generations` shows those in force.
+    """
+    import asyncio
+    import getpass
+    from dataclasses import asdict
+
+    from worker.errors import BadInput
+    from worker.lines import json_line
+    from worker.publish import publish_quota
+    from worker.reach import open_store
+
+    settings = settings_of(redis, namespace, config)
+    if ticks != "none" and not ticks.isdecimal():
+        raise BadInput(f"{ticks!r} is no quota: give a whole number of ticks, or none")
+    limit = None if ticks == "none" else int(ticks)
+
+    async def run() -> "ConfigGeneration":
+        async with open_store(settings) as store:
+            await store.read_meta()  # a fleet must be there
+            return await publish_quota(store, settings, tenant, limit, actor or getpass.getuser(), reason)
+
+    made = asyncio.run(run())
+    print(json_line(asdict(made)) if json else f"generation {made.number} is published")
+
+
+@config.command()
 def generations(redis: Redis = None, namespace: Namespace = None, config: Config = None, json: Json = False) -> None:
     """List the generations of numbers that were published to a fleet, the oldest first."""
     import asyncio

@@ -7,7 +7,7 @@ import typer
 
 from worker.commands.options import Config, Json, Namespace, Redis, settings_of
 
-Partitions = typer.Option("--partitions", min=1, max=16_384, help="Shares of the assets; fixed for the fleet's life.")
+Partitions = typer.Option("--partitions", min=1, max=16_384, help="Shares of the assets; see `repartition`.")
 
 
 def redis(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from worker.commands.canary import canary
 from worker.commands.options import Config, Json, Namespace, Redis, settings_of
 from worker.commands.ordering import Asked, ordering
 
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 
     from worker.settings import Settings
 
+TABLES = ("knobs", "measured", "dry_run", "canary")
 KnobName = Annotated[str, typer.Argument(metavar="KNOB", help="As `status` names it.")]
 
 hotpath = typer.Typer(no_args_is_help=True, help="The tuner: look at it, stop it, lead it back, turn it on.")
 audit = typer.Typer(no_args_is_help=True, help="What it did, on disk.")
 hotpath.add_typer(audit, name="audit")
+hotpath.add_typer(canary, name="canary")
 
 
 @hotpath.command()
@@ -26,15 +29,15 @@ def status(redis: Redis = None, namespace: Namespace = None, config: Config = No
     from worker.lines import json_line
 
     settings = settings_of(redis, namespace, config)
-    facts = facts_of(settings, _shown(settings))
+    facts = facts_of(settings, shown(settings))
     if json:
         return print(json_line(facts))
-    _print_facts({name: value for name, value in facts.items() if name not in ("knobs", "measured", "dry_run")})
+    print_facts({name: value for name, value in facts.items() if name not in TABLES})
     _print_rows(facts["knobs"])
-    for name in ("measured", "dry_run"):
-        if facts[name]:
+    for name in ("measured", "dry_run", "canary"):
+        if facts.get(name):
             print(f"\n{name.replace('_', ' ')}")
-            _print_facts(facts[name])
+            print_facts(facts[name])
 
 
 @hotpath.command()
@@ -51,8 +54,8 @@ def explain(
     from worker.lines import json_line
 
     settings = settings_of(redis, namespace, config)
-    shown = _shown(settings, 10 * newest)
-    made, following = decisions(shown, newest), facts_of(settings, shown)["next"]
+    found = shown(settings, 20 * newest)
+    made, following = decisions(found, newest), facts_of(settings, found)["next"]
     if json:
         return print(json_line({"decisions": made, "next": following}))
     _print_rows(made)
@@ -66,7 +69,7 @@ def diff(redis: Redis = None, namespace: Namespace = None, config: Config = None
     from worker.lines import json_line
 
     settings = settings_of(redis, namespace, config)
-    rows = difference(settings, _shown(settings))
+    rows = difference(settings, shown(settings))
     print(json_line({"knobs": rows})) if json else _print_rows(rows)
 
 
@@ -135,7 +138,7 @@ def dry_run(
         raise BadInput("say dry-run on, dry-run on --fresh, or dry-run off")
     if switch == "on":
         return Asked("dry-run-on", fresh=fresh)
-    return Asked("dry-run-off", report=facts_of(settings, _shown(settings))["dry_run"])
+    return Asked("dry-run-off", report=facts_of(settings, shown(settings))["dry_run"])
 
 
 @hotpath.command("reset-safe-mode")
@@ -146,7 +149,7 @@ def reset_safe_mode(
     """Leave safe mode, after showing why it is on and asking. The only way out when the circuit breaker tripped."""
     from worker.hotpath.view import status as facts_of
 
-    held = facts_of(settings, _shown(settings)).get("safe_mode")
+    held = facts_of(settings, shown(settings)).get("safe_mode")
     if held and not yes:
         _confirm(f"Safe mode is on because of {held}. Leave it?")
     return Asked("reset-safe-mode")
@@ -184,15 +187,43 @@ def verify(
 
     settings = settings_of(redis, namespace, config)
     facts = _examined(settings, Path(directory) if directory else settings.hotpath.directory)
-    print(json_line(facts)) if json else _print_facts(facts)
+    print(json_line(facts)) if json else print_facts(facts)
     raise typer.Exit(not facts["whole"])
+
+
+@audit.command()
+def replay(
+    directory: Annotated[
+        str | None, typer.Option("--dir", metavar="DIR", help="(default: the tuner's directory)")
+    ] = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Make every decision of the archive again, from what was decided on. Exits 1 at the first that differs.
+
+    Needs no Redis: the archive holds what each leader began with and everything that it learned. Another version of
+    this program may rightly decide otherwise.
+    """
+    from pathlib import Path
+
+    from worker.errors import BadInput
+    from worker.hotpath.replay import facts_of
+    from worker.hotpath.replay import replay as replayed
+    from worker.lines import json_line
+
+    place = Path(directory) if directory else settings_of(config=config).hotpath.directory
+    if not place.is_dir():
+        raise BadInput(f"{place} is no directory: name the archive with --dir")
+    facts = facts_of(replayed(place))
+    print(json_line(facts)) if json else print_facts(facts)
+    raise typer.Exit(not facts["agrees"])
 
 
 def _examined(settings: "Settings", directory: "Path") -> dict[str, Any]:
     from worker.hotpath.archive import examine
 
     findings = examine(directory)
-    loaded = _shown(settings).loaded
+    loaded = shown(settings).loaded
     newest_here = not loaded.archive_head or loaded.archive_head in findings.links
     return {
         "whole": findings.whole and newest_here,
@@ -206,14 +237,14 @@ def _examined(settings: "Settings", directory: "Path") -> dict[str, Any]:
     }
 
 
-def _shown(settings: "Settings", newest: int = 0) -> Any:
+def shown(settings: "Settings", newest: int = 0) -> Any:
     import asyncio
 
-    from worker.hotpath.operator import shown
+    from worker.hotpath import operator
     from worker.reach import reachable
 
     with reachable(settings) as settings:
-        return asyncio.run(shown(settings, newest))
+        return asyncio.run(operator.shown(settings, newest))
 
 
 def _confirm(question: str) -> None:
@@ -227,7 +258,7 @@ def _confirm(question: str) -> None:
         raise typer.Exit(1)
 
 
-def _print_facts(facts: dict[str, Any]) -> None:
+def print_facts(facts: dict[str, Any]) -> None:
     from worker.keepsakes import table
 
     print(table(facts))
@@ -238,12 +269,12 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=None, header_style="dim")
+    drawn = Table(box=None, header_style="dim")
     for name in rows[0] if rows else ():
-        shown.add_column(name)
+        drawn.add_column(name)
     for row in rows:
-        shown.add_row(*(Text(_short(value)) for value in row.values()))
-    Console().print(shown)
+        drawn.add_row(*(Text(_short(value)) for value in row.values()))
+    Console().print(drawn)
 
 
 def _short(value: Any) -> str:

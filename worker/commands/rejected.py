@@ -78,15 +78,12 @@ def requeue(
     last one, so requeue soon after the cause is gone. Exits 1 if a letter was left because no worker could take it.
     """
     from worker.exits import notice
-    from worker.letters import chosen, told
+    from worker.letters import chosen, send_again, told
     from worker.lines import json_line
 
     async def run(letters: "Letters") -> tuple[list[dict], list[str]]:
         choice = await chosen(letters, ids or [], reason)
-        rows = [told(await letters.requeue(letter)) for letter in choice.letters]
-        for partition in {letter.partition for letter in choice.letters}:
-            await letters.tidy(partition)
-        return rows, choice.gone
+        return [told(answer) for answer in await send_again(letters, choice.letters)], choice.gone
 
     rows, gone = _ask(settings_of(redis, namespace, config), run)
     unfit = [row for row in rows if row["unfit"]]
@@ -111,19 +108,14 @@ def purge(
 ) -> None:
     """Throw dead letters away, after asking. Their ticks stay in the log as long as its retention says."""
     from worker.exits import notice
-    from worker.letters import chosen
+    from worker.letters import chosen, throw_away
     from worker.lines import json_line
 
     async def run(letters: "Letters") -> tuple[int, list[str]]:
         choice = await chosen(letters, ids or [], reason, every)
         if choice.letters and not yes:
             _confirm(len(choice.letters))
-        purged = 0
-        for partition in sorted({letter.partition for letter in choice.letters}):
-            mine = [letter.id for letter in choice.letters if letter.partition == partition]
-            purged += await letters.purge(partition, mine)
-            await letters.tidy(partition)
-        return purged, choice.gone
+        return await throw_away(letters, choice.letters), choice.gone
 
     purged, gone = _ask(settings_of(redis, namespace, config), run)
     if not json:

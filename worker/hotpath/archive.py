@@ -79,7 +79,13 @@ def examine(directory: Path) -> Findings:
 
 
 def events(directory: Path) -> Iterator[dict]:
-    """Every archived event once, in order, with its id; what two leaders both wrote down counts once."""
+    """Every archived event once, in order, with its id."""
+    for entry_id, event in records(directory):
+        yield {"id": entry_id, **json.loads(event)}
+
+
+def records(directory: Path) -> Iterator[tuple[str, bytes]]:
+    """The same as they were written; what two leaders both wrote down counts once."""
     seen: set[bytes] = set()
     for path in _files(directory):
         for line in path.read_bytes().splitlines(keepends=True)[1:]:
@@ -88,7 +94,7 @@ def events(directory: Path) -> Iterator[dict]:
             _, entry_id, event = line.split(b" ", 2)
             if entry_id not in seen:
                 seen.add(entry_id)
-                yield {"id": entry_id.decode(), **json.loads(event)}
+                yield entry_id.decode(), event.removesuffix(b"\n")
 
 
 def _files(directory: Path) -> list[Path]:

@@ -45,6 +45,7 @@ class Facts:
     workers: int
     window_us: int
     since_us: int
+    utilisation: float  # of the graph's thread or of the machine, whichever is busier, of the busiest worker
 
     @property
     def references(self) -> References:
@@ -72,7 +73,13 @@ def facts_of(digests: Sequence[WorkerDigest]) -> Facts:
         workers=len(digests),
         window_us=max(digest.window_us for digest in digests),
         since_us=min(digest.since_us for digest in digests),
+        utilisation=max(map(_utilisation, digests)),
     )
+
+
+def _utilisation(digest: WorkerDigest) -> float:
+    machine = digest.machine_busy_s / digest.machine_s if digest.machine_s > 0 else 0.0
+    return max(machine, 1e6 * digest.busy_s / digest.window_us)
 
 
 def terms_of(facts: Facts, aims: HotpathSettings, references: References) -> dict[str, float]:

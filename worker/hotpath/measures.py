@@ -14,6 +14,8 @@ from scheduler.hotpath import LatencyHistogram
 from worker.device import Answer
 from worker.hotpath.digest import WorkerDigest
 from worker.hotpath.knobs import Knobs
+from worker.hotpath.losses import Losses
+from worker.hotpath.machine import machine_seconds
 from worker.microbatch import MicroBatch
 from worker.rows import RowTable
 
@@ -33,11 +35,13 @@ class Measures:
         settle_s: float,
         clock: Callable[[], float] = time.monotonic,
         cpu: Callable[[], float] = time.process_time,
+        losses: Losses | None = None,
+        machine: Callable[[], tuple[float, float]] = machine_seconds,
     ) -> None:
         self.digest_s, self.settle_s = digest_s, settle_s
         self.offset_ns: int | None = None  # from this worker's monotonic clock to the server's
         self.digests: deque[WorkerDigest] = deque(maxlen=DIGESTS_KEPT_MAX)
-        self._clock, self._cpu = clock, cpu
+        self._clock, self._cpu, self._machine, self._losses = clock, cpu, machine, losses
         self._forecasts = _Forecasts(table)
         self._counted = (0, 0)
         self._knobs, self._swapped_s = knobs, clock()
@@ -67,6 +71,8 @@ class Measures:
     def committed(self, batch: MicroBatch, answer: Answer) -> None:
         """Takes a micro-batch whose effects are stored."""
         work, results = batch.work, answer.results
+        if self._losses is not None:
+            self._losses.committed(batch, answer, self._clock())
         watched = np.flatnonzero(work.slots < WATCHED)
         watched = watched[results["rejected"][watched] == 0]
         forecasts = results["reference_prediction"][watched]
@@ -81,21 +87,24 @@ class Measures:
         self._ages_s += age_s
         self._age_max_s = max(self._age_max_s, age_s)
         self._batches += 1
+        self._busy_s += answer.seconds
         self._predictions += predictions
         self._rejected += rejected
         self._error += error
         self._naive += naive
 
     def _open(self, now_s: float) -> None:
-        self._began_s, self._began_cpu_s = now_s, self._cpu()
+        self._began_s, self._began_cpu_s, self._began_machine = now_s, self._cpu(), self._machine()
         self._latency = LatencyHistogram()
-        self._ages_s = self._age_max_s = self._error = self._naive = 0.0
+        self._ages_s = self._age_max_s = self._error = self._naive = self._busy_s = 0.0
         self._batches = self._predictions = self._rejected = 0
 
     def _cut(self, now_s: float) -> None:
         window_us = int((now_s - self._began_s) * 1e6)
         if window_us < 1:
             return
+        numbers, losses = self._losses.take() if self._losses is not None else (0, {})
+        busy_s, spent_s = (now - then for now, then in zip(self._machine(), self._began_machine, strict=True))
         self.digests.append(
             WorkerDigest(
                 fence=self._knobs.fence,
@@ -111,6 +120,11 @@ class Measures:
                 rejected=self._rejected,
                 error=self._error,
                 naive=self._naive,
+                busy_s=self._busy_s,
+                machine_busy_s=max(0.0, busy_s),
+                machine_s=max(0.0, spent_s),
+                numbers=numbers,
+                losses=losses,
             )
         )
 

@@ -7,13 +7,14 @@ more often than one time in ten is not listened to any more.
 from collections import Counter
 from collections.abc import Collection
 
+from scheduler.hotpath.trial import Sums
 from worker.hotpath.digest import RefusedDigest, WorkerDigest, decode
 
 LATE = 1.5  # windows
 JUDGED_MIN = 10  # digests of a source before it can be sent away
 INVALID_SHARE_MAX = 0.1
 SOURCES_MAX = 4096
-VALIDITIES = ("valid", "invalid", "wrong_generation", "settling", "too_old", "quarantined", "too_few")
+VALIDITIES = ("valid", "invalid", "wrong_generation", "settling", "too_old", "quarantined", "too_few", "saturated")
 
 
 class Merger:
@@ -24,6 +25,7 @@ class Merger:
         self.invalid_by: Counter[str] = Counter()
         self.total_by: Counter[str] = Counter()
         self._digest_us, self._settle_us, self._samples_min = digest_us, settle_us, samples_min
+        self.losses: list[tuple[int, dict[int, Sums]]] = []  # with their generation of numbers, to be taken away
         self._waiting: dict[str, list[WorkerDigest]] = {}
         self._first_us = 0
 
@@ -57,6 +59,8 @@ class Merger:
         except RefusedDigest:
             self._count(self.invalid_by, source)
             return "invalid"
+        if digest.losses:
+            self.losses.append((digest.numbers, dict(digest.losses)))
         if digest.pair != pair:
             return "wrong_generation"
         if digest.since_us < self._settle_us:

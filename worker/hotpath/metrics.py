@@ -12,6 +12,7 @@ from worker.hotpath.merge import VALIDITIES
 PHASES = ("centre", "plus", "minus")
 PROPOSALS = ("plus", "minus", "update", *(reason.value for reason in NoChangeReason))
 CAUSES = ("objective_regression", "constraint_violation", "operator")
+VERDICTS = ("better", "no_better", "harmful", "too_few", "superseded", "aborted")
 VIOLATIONS = tuple(
     name
     for name, kind in vars(violations).items()
@@ -45,6 +46,9 @@ class HotpathMetrics:
         self.sigma_y = self._gauge("sigma_y", "Noise of one side's mean")
         self.margin = self._gauge("margin", "What is left of the nearest limit")
         self.audit_depth = self._gauge("audit_depth", "Audit events that wait for their archive")
+        self.replicas_lacking = self._gauge("replicas_lacking", "Replicas that lack the last decision and must not")
+        self.canary_round = self._gauge("canary_round", "Round of the trial under way, from 1; 0: no trial")
+        self.canary_verdicts = self._counter("canary_verdicts", "Trials by how they ended", "verdict", VERDICTS)
         self.worker_lag = self._gauge("worker_lag_generations", "Generations that the slowest live worker is behind")
         self.knob = Gauge("hotpath_knob", "Native units", ["knob", "kind"], registry=self._registry)
         self.safe_mode = Gauge("hotpath_safe_mode", "1 while it holds", ["reason"], registry=self._registry)

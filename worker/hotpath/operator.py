@@ -11,8 +11,10 @@ from state_store.hotpath.store import HotpathStore, Shown
 from worker.errors import BadInput, OrderRefused
 from worker.hotpath.document import RefusedDocument, decode
 from worker.hotpath.knobs import REGISTRY, natives_of
-from worker.hotpath.leader import Leader, TermOver
+from worker.hotpath.leader import Leader
+from worker.hotpath.model_knobs import model_of
 from worker.hotpath.orders import Order
+from worker.hotpath.writer import TermOver
 from worker.reach import open_store
 from worker.settings import Settings
 
@@ -25,7 +27,7 @@ FREEZE = "freeze"
 async def open_tuner(settings: Settings) -> AsyncIterator[HotpathStore]:
     """The tuner's keys of a fleet that exists."""
     async with open_store(settings) as fleet:
-        await fleet.read_meta()
+        await fleet.read_meta()  # a fleet must be there
     store = HotpathStore(settings.redis.url, settings.redis.namespace, audit_max=settings.hotpath.audit_max)
     try:
         yield store
@@ -38,6 +40,9 @@ async def give(settings: Settings, order: Order, wait_s: float, fresh: bool = Fa
     async with open_tuner(settings) as store:
         if order.name == FREEZE:
             await store.freeze(order.reason if order.args["on"] else "")
+        if order.name == "canary-start":
+            async with open_store(settings) as fleet:
+                order.args["partitions"] = (await fleet.read_meta()).partitions
         if order.name == "rollback" and "to" in order.args:
             order.args["centre"] = await _centre(store, settings, order.args["to"])
         answer = await _answered(settings, store, order, wait_s, fresh)
@@ -73,17 +78,22 @@ async def _answered(
 async def _stand_in(settings: Settings, store: HotpathStore, fresh: bool) -> None:
     """Leads just long enough to follow the orders that wait."""
     name = f"{settings.worker.name} (operator)"
-    natives = natives_of(settings.worker)
-    leader = Leader(store, settings.hotpath, settings.redis.namespace, name, natives, fresh=fresh)
-    try:
-        if await leader.lead():
-            await leader.obey(await leader.look())
-        elif leader.refused:
-            raise OrderRefused(f"{leader.refused}: begin anew with predictor hotpath dry-run on --fresh")
-    except TermOver:
-        pass  # somebody else was faster, and answers
-    finally:
-        await leader.release()
+    natives, model = natives_of(settings.worker), model_of(settings.config())
+    async with open_store(settings) as numbers:
+        leader = Leader(
+            store, numbers, settings.hotpath, settings.redis.namespace, name, natives, model, fresh=fresh
+        )
+        try:
+            if await leader.lead():
+                await leader.publish()  # what the last leader left wanted
+                await leader.obey(await leader.look())
+                await leader.publish()
+            elif leader.refused:
+                raise OrderRefused(f"{leader.refused}: begin anew with predictor hotpath dry-run on --fresh")
+        except TermOver:
+            pass  # somebody else was faster, and answers
+        finally:
+            await leader.release()
 
 
 async def _centre(store: HotpathStore, settings: Settings, generation: int) -> dict[str, float]:

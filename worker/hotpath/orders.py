@@ -11,7 +11,9 @@ from typing import Any
 from scheduler.errors import SchedulerError
 from scheduler.hotpath import ConfigSnapshot, EventType, Violation
 from scheduler.hotpath.errors import InSafeMode, NoBaseline, ProbeActive
+from worker.hotpath.canary import proposed_knobs
 from worker.hotpath.knobs import REGISTRY
+from worker.hotpath.model_knobs import MODEL
 from worker.hotpath.term import Term
 
 ID_BYTES_MAX, TEXT_MAX = 64, 500
@@ -51,9 +53,8 @@ def decode(encoded: bytes) -> Order:
     return order
 
 
-def follow(term: Term, order: Order) -> dict[str, Any]:
+def follow(term: Term, order: Order, now_us: int) -> dict[str, Any]:
     """Follows an order and gives the answer, which says what is true now or why nothing changed."""
-    now_us = term.now_us()
     generation = term.engine.snapshot().generation
     queue = term.engine.executor.audit_queue
     seq = queue.next_seq
@@ -84,6 +85,7 @@ def _resume(term: Term, order: Order, now_us: int) -> str:
 
 
 def _rollback(term: Term, order: Order, now_us: int) -> str:
+    term.canary.stop(now_us, "aborted", order.actor, "rollback")
     target = order.args.get("centre")
     if target is None:
         receipt = term.engine.rollback(now_us, order.actor, order.reason)
@@ -149,8 +151,48 @@ def _reset_safe_mode(term: Term, order: Order, now_us: int) -> str:
 def _freeze(term: Term, order: Order, now_us: int) -> str:
     """The workers have seen the switch by themselves; here the probe ends and the audit tells of it."""
     term.frozen = bool(order.args.get("on", True))
+    term.canary.stop(now_us, "aborted", order.actor, "frozen")
     term.engine.abort(now_us, order.actor, order.reason)
     return "frozen: workers run with their own settings" if term.frozen else "workers follow again"
+
+
+def _canary_start(term: Term, order: Order, now_us: int) -> str:
+    """`newest` is the fleet's generation of numbers, as the leader has just read it."""
+    if term.canary.trial is not None or term.canary.wants is not None:
+        raise RefusedOrder("a canary is under way: predictor hotpath canary status")
+    if term.frozen or term.mode == "paused" or term.engine.executor.safe_mode:
+        raise RefusedOrder("nothing is tried while the tuner is frozen, paused or in safe mode")
+    if not term.engine.executor.audit_queue.has_room():
+        raise RefusedOrder("there is no room in the audit")
+    candidate, knobs = order.args.get("candidate", {}), order.args.get("knobs", [])
+    _check_candidate(candidate, knobs)
+    newest = order.args["newest"]
+    rules = {"groups": min(order.args["share"], order.args["partitions"]), "rotations": order.args["rotations"]}
+    if rules["groups"] < 2:
+        raise RefusedOrder("a fleet of one partition has nothing to compare a canary with")
+    term.engine.abort(now_us, order.actor, "canary")
+    proposed = [] if candidate else proposed_knobs(knobs)
+    trial = term.canary.begin(
+        now_us, (newest["number"], newest["values"]), candidate, proposed, rules, order.actor, order.reason
+    )
+    told = " ".join(f"{name}={value:.4g}" for name, value in trial.candidate.items())
+    return f"trying {told} on one of {trial.rules.groups} groups of partitions, in {trial.rules.rounds} rounds"
+
+
+def _canary_promote(term: Term, order: Order, now_us: int) -> str:
+    if term.canary.trial is None:
+        raise RefusedOrder("no canary is under way")
+    told = " ".join(f"{name}={value:.4g}" for name, value in term.canary.trial.candidate.items())
+    term.canary.stop(now_us, "better", order.actor, order.reason)
+    return f"{told} for everyone, on an operator's word"
+
+
+def _canary_abort(term: Term, order: Order, now_us: int) -> str:
+    if term.canary.trial is None:
+        term.canary.knobs = []
+        return "no canary was under way"
+    term.canary.stop(now_us, "aborted", order.actor, order.reason)
+    return "the canary is over: all partitions have everyone's numbers again"
 
 
 ORDERS: dict[str, Callable[[Term, Order, int], str]] = {
@@ -164,7 +206,20 @@ ORDERS: dict[str, Callable[[Term, Order, int], str]] = {
     "dry-run-off": _dry_run_off,
     "reset-safe-mode": _reset_safe_mode,
     "freeze": _freeze,
+    "canary-start": _canary_start,
+    "canary-promote": _canary_promote,
+    "canary-abort": _canary_abort,
 }
+
+
+def _check_candidate(candidate: dict[str, Any], knobs: list[str]) -> None:
+    for name in (*candidate, *knobs):
+        if name not in MODEL.names:
+            raise RefusedOrder(f"a canary tries no {name!r}, only {', '.join(MODEL.names)}")
+    for name, value in candidate.items():
+        knob = MODEL.knobs[MODEL.get_id(name)]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not knob.lo <= value <= knob.hi:
+            raise RefusedOrder(f"{name} must be in {knob.lo:g} to {knob.hi:g}, got {value!r}")
 
 
 def _knob(order: Order) -> tuple[int, float]:

@@ -8,6 +8,7 @@ from typing import Any
 from scheduler.hotpath import EventType, NoChange, SafeModeReason, TelemetryDigest, Violation
 from scheduler.hotpath.proposal import Proposal
 from state_store.hotpath.commit import HotpathCommit, HotpathOutcome
+from state_store.hotpath.replicas import Replicated
 from state_store.hotpath.store import Seen
 from worker.hotpath.fleet import Facts
 from worker.hotpath.knobs import REGISTRY
@@ -25,6 +26,7 @@ class Report:
         self.gate = ""
         self.told_s = -1e9
         self.diagnostics: list[bytes] = []
+        self._replicated: dict[str, Any] = {}
         self._waiting = ""
         self._refused: dict[str, Any] = {}
         self._measured: dict[str, Any] = {}
@@ -59,6 +61,11 @@ class Report:
         else:
             self._waiting, self._refused = "", {}
 
+    def replicated(self, found: Replicated) -> None:
+        """Whether the replicas that must have the last decision do."""
+        self._replicated = {"have": found.have, "wanted": found.wanted}
+        self.metrics.replicas_lacking.set(max(0, found.wanted - found.have))
+
     def refused(self, violation: Violation) -> None:
         self._refused = {"kind": violation.kind, "told": str(violation), **_earliest(violation)}
         self.metrics.violations.add(violation.kind)
@@ -72,6 +79,8 @@ class Report:
             if event["event_type"] == EventType.ROLLBACK.value:
                 cause = event["cause"] if event["actor"] == "engine" else "operator"
                 self.metrics.rollbacks.add(cause if cause in CAUSES else "operator")
+            elif event["event_type"] == EventType.CANARY_ENDED.value:
+                self.metrics.canary_verdicts.add(event["cause"])
 
     def encode(self, term: Term) -> bytes:
         executor = term.engine.executor
@@ -82,6 +91,7 @@ class Report:
             "waiting": self._waiting,
             "gate": self.gate,
             "refused": self._refused,
+            "replicas": self._replicated,
             "measured": self._measured,
             "workers": self._workers,
             "sides_digests": [_collected(term), config.spsa.eval_window_digests],
@@ -123,6 +133,8 @@ class Report:
         for kind, vec in vectors.items():
             for name, value in REGISTRY.to_natives(vec).items():
                 metrics.knob.labels(name, kind).set(value)
+        trial = term.canary.trial
+        metrics.canary_round.set(0 if trial is None else trial.round + 2)
         latch = executor.safe_mode
         for reason in SafeModeReason:
             metrics.safe_mode.labels(reason.value).set(latch is not None and latch.reason is reason)

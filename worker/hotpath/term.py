@@ -1,7 +1,8 @@
 """What a leader of the tuner knows, from its taking over until it stops or a write of its is not accepted.
 
 Then all of it is thrown away and read again: what is stored is the truth. Its clock is the server's at the beginning,
-never before what the last leader has seen, and goes on with this process's monotonic one.
+never before what the last leader has seen, and goes on with this process's monotonic one. `decisions` is what changes
+it; between two writes it keeps what was decided on, and writes it down with what came of it.
 """
 
 import json
@@ -13,16 +14,19 @@ from scheduler.hotpath.audit import EventClass
 from state_store.hotpath.commit import HotpathCommit
 from state_store.hotpath.lease import Leadership
 from state_store.hotpath.store import START, Loaded
+from worker.hotpath.canary import Canary
 from worker.hotpath.document import Document
 from worker.hotpath.engine import Gains, engine_config, first_gains, probe_ttl_ms
 from worker.hotpath.fleet import Facts, References
 from worker.hotpath.knobs import REGISTRY
 from worker.hotpath.merge import Merger
+from worker.hotpath.model_knobs import Model
 from worker.hotpath.rehearsal import Rehearsal
 from worker.settings import HotpathSettings
 
 VERSION = 1
 ANSWERED_MAX = 256
+INPUTS_MAX = 64  # kept in memory: what came of them is lost with them when a leader dies
 OBSERVE, RUN, PAUSED = "observe", "run", "paused"
 
 
@@ -34,22 +38,24 @@ class Term:
         settings: HotpathSettings,
         fleet: str,
         natives: dict[str, float],
+        model: Model,
         leadership: Leadership,
         loaded: Loaded,
         clock: Callable[[], float],
         fresh: bool = False,
     ) -> None:
-        self.settings, self.fleet, self.token = settings, fleet, leadership.token
+        self.settings, self.fleet, self.token, self._model = settings, fleet, leadership.token, model
         self.frozen = False
         self.fence, self.committed_generation = loaded.fence, loaded.generation
         self.merger = Merger(_us(settings.digest_s), _us(settings.settle_s), settings.samples_min)
         self.facts: Facts | None = None
+        self.inputs: list[dict[str, Any]] = []
         self._clock, self._began_s = clock, clock()
         if fresh or not loaded.checkpoint:
             state = _fresh(settings, natives, leadership, loaded)
         else:
             state = json.loads(loaded.checkpoint)
-        self._began_us = max(leadership.now_us, state["now_us"])
+        self.at_us = self._began_us = max(leadership.now_us, state["now_us"])
         self._read(state)
         self.engine.executor.audit_queue.outside = loaded.audit_length
 
@@ -89,19 +95,16 @@ class Term:
         state, queue = self.engine.checkpoint(), self.engine.executor.audit_queue
         self.engine = AdaptiveEngine.restore(engine_config(self.settings, gains), state, REGISTRY)
         self.engine.executor.audit_queue = queue  # with what was not written down yet
+        self.canary = Canary(self.settings, self._model, self.engine.executor, self.canary.checkpoint())
         self.engine.executor.control_safety.regression.forget()  # another ruler
 
     def draft(self, answers: list[tuple[str, bytes]]) -> tuple[HotpathCommit | None, list[bytes]]:
         """What is to be written now, if anything; and what is only good to know."""
-        durable: list[AuditEvent] = []
-        diagnostics: list[bytes] = []
-        for event in self.engine.drain_audit():
-            if self.observing or event.event_class is not EventClass.DIAGNOSTIC:
-                durable.append(event)
-            else:
-                diagnostics.append(event.encode())
+        durable, diagnostics = self.events()
         generation = self.engine.snapshot().generation
-        if not durable and not answers and generation == self.committed_generation:
+        changed = durable or answers or generation != self.committed_generation
+        waiting = len(self.inputs) >= INPUTS_MAX and self.engine.executor.audit_queue.below_mark
+        if not changed and not waiting:
             return None, diagnostics
         forgotten = self._note_answers([name for name, _ in answers])
         kind, name = self._name(durable, generation != self.committed_generation)
@@ -113,20 +116,31 @@ class Term:
             document=self.document().encode() if generation != self.committed_generation else b"",
             checkpoint=self.checkpoint(),
             mode=self.mode,
-            events=tuple(event.encode() for event in durable),
+            events=(*self._written_inputs(), *(event.encode() for event in durable)),
             answers=tuple(answers),
             forget=tuple(forgotten),
         )
         return commit, diagnostics
 
-    def committed(self, commit: HotpathCommit, audit_length: int) -> None:
+    def events(self) -> tuple[list[AuditEvent], list[bytes]]:
+        """What happened since the last time: what the archive must have, and what is only good to know."""
+        durable: list[AuditEvent] = []
+        diagnostics: list[bytes] = []
+        for event in self.engine.drain_audit():
+            proposed = event.event_type is EventType.PROPOSAL
+            if self.observing or proposed or event.event_class is not EventClass.DIAGNOSTIC:
+                durable.append(event)
+            else:
+                diagnostics.append(event.encode())
+        return durable, diagnostics
+
+    def committed(self, generation: int) -> None:
         """The store has it."""
-        if commit.generation != commit.base:
-            self.fence, self.committed_generation = self.token, commit.generation
+        if generation != self.committed_generation:
+            self.fence, self.committed_generation = self.token, generation
             self.merger.clear()
             if self.observing:
-                self.observe_only(self.now_us())  # the scatter of one configuration is asked for, not of two
-        self.engine.executor.audit_queue.outside = audit_length
+                self.observe_only(self.at_us)  # the scatter of one configuration is asked for, not of two
 
     def document(self) -> Document:
         """The configuration in force as the workers get it."""
@@ -141,14 +155,14 @@ class Term:
             probe_ttl_ms=probe_ttl_ms(self.settings),
             settle_ms=int(self.settings.settle_s * 1000),
             registry=REGISTRY.hash64,
-            issued_us=self.now_us(),
+            issued_us=self.at_us,
         )
 
     def checkpoint(self) -> bytes:
         return json.dumps(
             {
                 "version": VERSION,
-                "now_us": self.now_us(),
+                "now_us": self.at_us,
                 "observing": self.observing,
                 "engine": self.engine.checkpoint(),
                 "gains": vars(self.gains),
@@ -157,6 +171,7 @@ class Term:
                 "digest_id": self.digest_id,
                 "command_id": self.command_id,
                 "answered": self.answered,
+                "canary": self.canary.checkpoint(),
             }
         ).encode()
 
@@ -164,18 +179,31 @@ class Term:
         self.gains = Gains(**state["gains"])
         self.references = None if state["references"] is None else References(**state["references"])
         self.engine = AdaptiveEngine.restore(engine_config(self.settings, self.gains), state["engine"], REGISTRY)
+        self.canary = Canary(self.settings, self._model, self.engine.executor, state.get("canary", {}))
         self.digest_id, self.command_id = state["digest_id"], state["command_id"]
         self.answered: list[str] = state["answered"]
         self.observing: bool = state["observing"]
         self.rehearsal: Rehearsal | None = None
         if self.observing:
-            self.rehearsal = self._rehearse(self.now_us())
+            self.rehearsal = self._rehearse(self.at_us)
             if state["rehearsal"] is not None:
                 self.rehearsal.restore(state["rehearsal"])
 
     def _rehearse(self, now_us: int) -> Rehearsal:
         config = engine_config(self.settings, first_gains(self.settings))
         return Rehearsal(config, self.engine.executor.centre, REGISTRY, now_us)
+
+    def _written_inputs(self) -> list[bytes]:
+        """One event before those that it led to."""
+        if not self.inputs:
+            return []
+        details = json.dumps({"inputs": self.inputs}, sort_keys=True)
+        self.inputs = []
+        run_id, generation = self.engine.executor.run_id, self.committed_generation
+        event = AuditEvent(
+            self.at_us, EventType.INPUTS, generation, details, run_id=run_id, base_generation=generation
+        )
+        return [event.encode()]
 
     def _note_answers(self, names: list[str]) -> list[str]:
         """Remembers what was answered; the oldest go, here and in the store."""
@@ -219,7 +247,13 @@ def _fresh(
         "digest_id": known.get("digest_id", START),
         "command_id": known.get("command_id", START),  # what was ordered of old is not done again
         "answered": known.get("answered", []),
+        "canary": _without_trial(known.get("canary", {})),
     }
+
+
+def _without_trial(canary: dict[str, Any]) -> dict[str, Any]:
+    """Beginning anew ends a trial: the fleet's numbers go back to what they were beside it."""
+    return canary | {"trial": None, "knobs": [], "wants": canary["values"]} if canary.get("trial") else canary
 
 
 def _us(seconds: float) -> int:

@@ -1,6 +1,7 @@
 """The tuner inside a worker: measure, follow, and lead if nobody else does; never in the way of the ticks.
 
     every poll   look for a document --> follow it --> send the digests of cut windows --> lead, if the lease is free
+    at news      look at once: for a document here, for numbers of the predictor in the worker's own loop
 
 Whatever fails here, predictions go on: without Redis a probe ends by itself, and the centre stays.
 """
@@ -10,21 +11,25 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
 from pathlib import Path
 
 from state_store import StateStoreError
+from state_store.hotpath.news import NUMBERS
 from state_store.hotpath.store import HotpathStore
 from worker.hotpath.follower import Follower
 from worker.hotpath.knobs import Knobs, natives_of
 from worker.hotpath.leader import Leader
+from worker.hotpath.losses import Losses
 from worker.hotpath.measures import Measures
 from worker.hotpath.metrics import HotpathMetrics
+from worker.hotpath.model_knobs import model_of
 from worker.pipeline import Pipeline
 from worker.settings import Settings
 
 JITTER = 0.2
+NEWS_WAIT_MS = 2000
 LEAVE_S_MAX = 2.0  # a lease that is not given back ends by itself
 SWITCH_FILE = "freeze"  # in the tuner's directory: freezes the workers of this machine, with or without Redis
 
@@ -41,18 +46,25 @@ class Tuning:
         metrics: HotpathMetrics,
         clock: Callable[[], float] = time.monotonic,
         leads: bool = True,
+        on_numbers: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.settings, self.pipeline, self.metrics, self.clock = settings.hotpath, pipeline, metrics, clock
         self.name, fleet = settings.worker.name, settings.redis.namespace
         self.store = HotpathStore(settings.redis.url, fleet, audit_max=self.settings.audit_max)
+        config, table = settings.config(), pipeline.device.table
+        losses = Losses(table, config.quantile_levels, self.settings.canary_settle_s)
         self.measures = Measures(
-            pipeline.device.table, pipeline.knobs, self.settings.digest_s, self.settings.settle_s, clock
+            table, pipeline.knobs, self.settings.digest_s, self.settings.settle_s, clock, losses=losses
         )
         pipeline.measures = self.measures
         self.follower = Follower(fleet, pipeline.knobs, self._swap, document_file(settings))
+        natives, model = natives_of(settings.worker), model_of(config)
         self.leader = Leader(
-            self.store, self.settings, fleet, self.name, natives_of(settings.worker), clock, metrics
+            self.store, pipeline.store, self.settings, fleet, self.name, natives, model, clock, metrics
         )
+        self.on_numbers = on_numbers  # takes new numbers at once; the worker's own beat finds them too
+        self._led_s = clock()
+        self._news = asyncio.Event()
         self._leads = leads
         self._failing = ""
         self._refused: dict[str, int] = {}
@@ -61,13 +73,34 @@ class Tuning:
         """Works until `stop`; then lets another lead at once."""
         turn = random.Random(self.name)  # so that workers do not all ask at the same moment
         self.follower.remember(self.clock())
-        while not stop.is_set():
-            await self.beat()
-            try:
-                await asyncio.wait_for(stop.wait(), self.settings.poll_s * turn.uniform(1 - JITTER, 1 + JITTER))
-            except TimeoutError:
-                pass
+        listening = asyncio.create_task(self._listen())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self._news.clear()
+                await self.beat()
+                news = asyncio.create_task(self._news.wait())
+                pause_s = self.settings.poll_s * turn.uniform(1 - JITTER, 1 + JITTER)
+                await asyncio.wait({news, stopping}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+                news.cancel()
+        finally:
+            for task in (listening, stopping):
+                task.cancel()
+            await asyncio.gather(listening, stopping, return_exceptions=True)
         await self._leave()
+
+    async def _listen(self) -> None:
+        """Hears of news at once; whatever goes wrong here only means that the next poll finds them."""
+        while True:
+            try:
+                kinds = await self.store.news.hear(NEWS_WAIT_MS)
+                if kinds - {NUMBERS}:
+                    self._news.set()
+                if NUMBERS in kinds and self.on_numbers is not None:
+                    await self.on_numbers()
+            except StateStoreError as error:
+                log.debug("hotpath_no_news", extra={"why": str(error)})
+                await asyncio.sleep(self.settings.poll_s)
 
     async def beat(self) -> None:
         """Does what is due; a store that cannot be reached, or does not let us, only delays it."""
@@ -84,6 +117,7 @@ class Tuning:
             self._tell_failure(repr(error), error)
             self.leader.resign("it failed")
         self.follower.check(self.clock())
+        self._check_canary()
         self._show()
 
     async def _follow(self) -> None:
@@ -96,8 +130,18 @@ class Tuning:
         frozen = found.frozen or (self.settings.directory / SWITCH_FILE).exists()
         # After a failover that lost writes the stored document may be older than ours: then nobody wants our probe.
         follower.hear(now_s, found.leader_left_ms > 0 and found.document is None, frozen, found.configured)
+        self._led_s = now_s if found.leader_left_ms > 0 else self._led_s
         if found.document is not None and follower.offer(found.document, now_s):
             await self.store.follow(self.name, self._ack(), *follower.pair)  # says at once that it follows
+
+    def _check_canary(self) -> None:
+        """Frozen, or without a leader for long, this worker leaves the canary's numbers; marks tell of it."""
+        generations = self.pipeline.generations
+        lost = self.clock() - self._led_s > self.settings.canary_ttl_s
+        without = self.follower.frozen or lost
+        if without != generations.without_canary:
+            generations.without_canary = without
+            log.info("hotpath_canary_left" if without else "hotpath_canary_followed", extra={"leaderless": lost})
 
     async def _send(self) -> None:
         digests = self.measures.digests

@@ -7,6 +7,7 @@ from typing import Any
 
 from scheduler.hotpath import AdaptiveEngine
 from scheduler.hotpath.errors import BadCheckpoint
+from scheduler.hotpath.trial import Trial
 from state_store.hotpath.store import Shown
 from worker.hotpath.engine import Gains, engine_config
 from worker.hotpath.knobs import REGISTRY, natives_of
@@ -14,7 +15,7 @@ from worker.settings import Settings
 
 DECISIONS = 20
 CRAMPED = 0.001  # of the range: a knob so near to its bound is at it
-NOT_DECISIONS = ("digest",)  # and proposals, unless of a dry run: what became of them is told too
+NOT_DECISIONS = ("digest", "inputs")  # and proposals, unless of a dry run: what became of them is told too
 
 
 def status(settings: Settings, shown: Shown) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def status(settings: Settings, shown: Shown) -> dict[str, Any]:
         "workers": report.get("workers", {}),
         "audit_waiting": shown.loaded.audit_length,
         "audit_archived": shown.loaded.archived,
+        "replicas": report.get("replicas", {}),
     }
     state = _state(shown)
     if state is None:
@@ -38,6 +40,28 @@ def status(settings: Settings, shown: Shown) -> dict[str, Any]:
     except BadCheckpoint as error:
         return facts | {"next": f"refused: {error}", "knobs": [], "measured": {}, "dry_run": {}}
     return facts | _engine_facts(settings, engine, report, shown)
+
+
+def canary(shown: Shown) -> dict[str, Any]:
+    """The trial under way, if any, and how the last one ended."""
+    state = (_state(shown) or {}).get("canary") or {}
+    trial = Trial.restore(state["trial"]) if state.get("trial") else None
+    proposes, trials = state.get("knobs", []), state.get("trials", 0)
+    facts: dict[str, Any] = {"trying": bool(trial), "proposes": proposes, "trials": trials}
+    if trial is not None:
+        scored = [sums.scored for sums in trial.sums]
+        facts |= {
+            "candidate": trial.candidate,
+            "control": trial.control,
+            "round": trial.round + 2,
+            "rounds": trial.rules.rounds + 1,
+            "groups": trial.rules.groups,
+            "group_trying": None if trial.turn < 0 else trial.turn,
+            "in_force": state.get("wants") is None,
+            "forecasts": [min(scored), trial.rules.scored_min],
+            "worse_by": trial.worse_by(),
+        }
+    return facts | {"last": state.get("last", {})}
 
 
 def difference(settings: Settings, shown: Shown) -> list[dict[str, Any]]:
@@ -70,7 +94,8 @@ def _decisions(shown: Shown) -> Iterator[dict[str, Any]]:
 def _why(event: dict[str, Any]) -> str:
     details = event["details"]
     words = [event["cause"]] if event["cause"] else []
-    words += [f"{name} {details[name]}" for name in ("command", "refused", "kind", "reason", "exit") if name in details]
+    named = ("command", "refused", "what", "kind", "reason", "exit", "told", "candidate", "round", "turn", "number")
+    words += [f"{name} {details[name]}" for name in named if details.get(name) not in (None, "", {})]
     if details.get("dry_run"):
         words.append("dry run")
     if "objective" in details:
@@ -113,6 +138,7 @@ def _engine_facts(
         "digests": report.get("digests", {}),
         "dead_probes": report.get("dead_probes", {}),
         "dry_run": report.get("dry_run", {}),
+        "canary": canary(shown),
         "next": _next(engine, report, shown),
     }
 

@@ -12,7 +12,7 @@ from predictor_core.files import write_atomically
 from predictor_core.tuning import roll_back
 from state_store import ConfigGeneration, StateStore
 from worker.errors import BadInput
-from worker.generations import of_group
+from worker.generations import CANARY, of_group
 from worker.settings import Settings
 from worker.tuning.search import EVERYTHING, Outcome, taken
 
@@ -67,7 +67,8 @@ def merged(values: dict[str, Any], numbers: dict[str, dict[str, Any]]) -> dict[s
     for group in numbers.keys() - {EVERYTHING}:
         groups[group] = {**of_group(values, group), **numbers[group]}
     everyone = {**values.get("predictor", {}), **numbers.get(EVERYTHING, {})}
-    return {**values, "predictor": everyone, **({"groups": groups} if groups else {})}
+    kept = {name: each for name, each in values.items() if name != CANARY}  # a canary ends: it was tried beside others
+    return {**kept, "predictor": everyone, **({"groups": groups} if groups else {})}
 
 
 def _changes(outcome: Outcome) -> dict[str, list[Any]]:

@@ -61,6 +61,8 @@ def test_the_transport_objective_weighs_five_ratios():
 
 def test_the_model_objective_weighs_three_ratios():
     assert model_objective(loss=1, coverage=1, p95=1) == pytest.approx(1.0)
+    assert model_objective(loss=0.8, coverage=0.4, p95=1.1) == pytest.approx(0.56 + 0.06 + 0.165)
+    assert model_objective(loss=0.8, coverage=0.4, p95=1.1, margin=-0.1) == pytest.approx(1.285)
 
 
 def test_weights_that_do_not_add_up_are_refused():
