@@ -254,6 +254,7 @@ async def test_a_producer_waits_until_the_last_old_partition_has_said_what_it_to
             await producer.flush()
             slow = producer._outboxes[3]
             slow.lane.outboxes.pop(3)  # As one whose node does not answer.
+            await close_all(store, 7)  # So that every partition has something to refuse.
             await send(producer, range(1, 3))
             await move(store, 7)
             others = [outbox for partition, outbox in producer._outboxes.items() if partition != 3]
