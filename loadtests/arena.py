@@ -7,6 +7,7 @@ Everything ends with the arena; workers are tied to this process and die with it
 
 import asyncio
 import json
+import math
 import os
 import signal
 import sys
@@ -24,10 +25,11 @@ from loadtests.proxy import Proxy
 from predictor_core import payload_fields
 from state_store import EmbeddedRedis, Probe, RedisStateStore, StoreUnavailable, TickProducer
 from state_store.cluster import EmbeddedCluster
-from state_store.keys import partition_of
+from state_store.keys import Keys, PartitionKeys, partition_of
 from state_store.logs import Looking
 
 PATIENCE_S = 90.0
+NUMBERS = (2, 3, 4, 6)  # of partitions, that a fleet may get
 START_S_MAX = 300.0  # the first start of all compiles the graph
 POLL_S = 0.02
 T = TypeVar("T")
@@ -94,8 +96,7 @@ class Feed:
         self.sent: dict[str, list[tuple[float, int]]] = {}
         self._url, self._rate, self._name, self._random = url, shape.rate, name, random
         self._assets = _assets(name, shape)
-        plain = [f"{asset}/plain" for asset in self._assets]
-        self.strangers = [(asset, partition_of(asset.encode(), shape.partitions)) for asset in plain]
+        self.strangers = [f"{asset}/plain" for asset in self._assets]  # for those who send without a `TickProducer`
         self._burst = 0
         self.over = asyncio.Event()
         self._stop = asyncio.Event()
@@ -134,14 +135,16 @@ class Feed:
 
 
 def _assets(name: str, shape: Shape) -> list[str]:
-    """As many for each partition as for any other."""
-    found: dict[int, list[str]] = {partition: [] for partition in range(shape.partitions)}
+    """As many for each partition as for any other, also where the fleet gets another of `NUMBERS`."""
+    whole = math.lcm(shape.partitions, *NUMBERS)
+    shares = whole if shape.assets >= whole else shape.partitions
+    found: dict[int, list[str]] = {share: [] for share in range(shares)}
     for number in count():
         asset = f"{name}/{number}"
-        home = found[partition_of(asset.encode(), shape.partitions)]
-        if len(home) < -(-shape.assets // shape.partitions):
+        home = found[partition_of(asset.encode(), shares)]
+        if len(home) < -(-shape.assets // shares):
             home.append(asset)
-        elif all(len(assets) >= shape.assets // shape.partitions for assets in found.values()):
+        elif all(len(assets) >= shape.assets // shares for assets in found.values()):
             return [asset for assets in found.values() for asset in assets][: shape.assets]
     raise AssertionError("unreachable")
 
@@ -212,17 +215,23 @@ class Arena:
             return await looking.ask(*words)
 
     async def probes(self) -> list[Probe]:
+        """Of the partitions that the fleet has now."""
         store = RedisStateStore(self.server.url)
         try:
-            return [await store.probe(partition) for partition in range(self.shape.partitions)]
+            self.meta = await store.read_meta()
+            return [await store.probe(partition) for partition in range(self.meta.partitions)]
         finally:
             await store.close()
+
+    def keys(self, partition: int) -> PartitionKeys:
+        """Of a partition, in the generation that was seen last."""
+        return Keys("usp", self.meta.generation).of(partition)
 
     async def _make_fleet(self) -> None:
         store, program = RedisStateStore(self.server.url), self.reference.program
         try:
             layout, fields = program.layout_fingerprint, payload_fields(program.config)
-            await store.open_fleet(self.shape.partitions, layout, fields)
+            self.meta = await store.open_fleet(self.shape.partitions, layout, fields)
         finally:
             await store.close()
 
@@ -324,7 +333,7 @@ class Arena:
 
     async def play(self, name: str, faults: "list[Fault]", random: Random) -> int:
         """Feeds while the faults happen, one after the other; raises Failed, else gives the number of ticks judged."""
-        judge = Judge(self.reference, self.server.url, self.shape.partitions, await self._ends())
+        judge = Judge(self.reference, self.server.url, await ends_of_logs(self.server.url))
         history = History(self, Feed(self.proxy.url, self.shape, name, random), judge, random)
         feeding = asyncio.create_task(history.feed.run())
         try:
@@ -343,9 +352,6 @@ class Arena:
         if found := await judge.faults(history.feed.sent):
             raise Failed("; ".join(found))
         return sum(map(len, history.feed.sent.values()))
-
-    async def _ends(self) -> dict[int, bytes]:
-        return await ends_of_logs(self.server.url, self.shape.partitions)
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ def table(figures: dict[str, Any]) -> str:
         depths = ", ".join(f"{depth}: {share:.0%}" for depth, share in phase["depths"].items())
         head = f"{phase['phase']:<12}{phase['gap_ms']:>4.0f} ms{phase['rate']:>10,.0f}{phase['graph_busy']:>8.0%}"
         lines.append(f"{head}{tails}     {depths}")
-    lines.append(f"depths in turn: {' -> '.join(map(str, _shortened(figures['ladder'])))}")
+    lines.append(f"depths in turn (1: as 2, without kernels A and B): {_in_turn(figures['ladder'])}")
     share = figures["backlog_max_over_crisis"]
     lines.append(f"largest backlog: {figures['backlog_max']:,} ticks, {share:.0%} of those of the crisis")
     caught_up, full = figures["caught_up_s"], figures["full_depth_again_s"]
@@ -244,10 +244,11 @@ def table(figures: dict[str, Any]) -> str:
     return "\n".join(lines + [f"FAULT: {fault}" for fault in faults(figures)])
 
 
-def _shortened(ladder: list[int], shown_max: int = 12) -> list[Any]:
-    if len(ladder) <= shown_max:
-        return ladder
-    return [*ladder[: shown_max - 3], f"... ({len(ladder) - shown_max + 1} more) ...", *ladder[-2:]]
+def _in_turn(ladder: list[int], shown_max: int = 12) -> str:
+    shown: list[Any] = ladder
+    if len(ladder) > shown_max:
+        shown = [*ladder[: shown_max - 3], f"... ({len(ladder) - shown_max + 1} more) ...", *ladder[-2:]]
+    return " -> ".join(map(str, shown))
 
 
 def picture(figures: dict[str, Any]) -> str:

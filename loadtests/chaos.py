@@ -19,15 +19,17 @@ from itertools import groupby
 from pathlib import Path
 from random import Random
 
-from loadtests.arena import Arena, Failed, Fault, History, Member, Shape, until
+from loadtests.arena import NUMBERS, Arena, Failed, Fault, History, Member, Shape, until
 from loadtests.judge import Reference
 from loadtests.proxy import Proxy
-from state_store import EmbeddedRedis, RedisStateStore, StateStoreError, StoreFull, find_server
+from state_store import EmbeddedRedis, Meta, MoveRefused, RedisStateStore, StateStoreError, StoreFull, find_server
 from state_store.cluster import EmbeddedCluster
 from state_store.contract import id_order
+from state_store.keys import partition_of
 from state_store.logs import Looking
 from state_store.server import _packaged as packaged_server
 from state_store.slots import slot_of
+from worker.repartition import lead
 from worker.settings import load
 
 HOME = Path(".predictor")
@@ -37,6 +39,8 @@ DOWN_S = (0.0, 3.0)
 KILLS = (1, 3)
 MOVES = (1, 3)
 STALL_S_MAX = 3.0
+OPEN_S = (1.0, 6.0)
+GO_ON_S_MAX = 10.0  # a worker tries again after 5 s at most
 HISTORIES_PER_FLEET = 10
 BURST = 3000
 FULL_BURST = 12_000
@@ -130,6 +134,16 @@ async def cut_the_file(history: History) -> None:
 
 async def fail_over(history: History) -> None:
     """The primary dies with its replica's link frozen; the replica, which misses the last ticks, is promoted."""
+    async with replaced_by_a_replica(history):
+        history.feed.burst(history.random.randrange(BURST))
+        await asyncio.sleep(history.random.uniform(0.1, 0.8))
+    await history.arena.progress()
+    await history.arena.all_serve()
+
+
+@asynccontextmanager
+async def replaced_by_a_replica(history: History) -> AsyncIterator[None]:
+    """What happens inside, the replica does not hear of; at its end the primary dies, and the replica is promoted."""
     arena, old = history.arena, history.arena.server
     replica = arena.new_server()
     await asyncio.to_thread(replica.start)
@@ -143,8 +157,7 @@ async def fail_over(history: History) -> None:
 
                 await until(in_step, "a replica in step")
                 link.freeze()
-                history.feed.burst(history.random.randrange(BURST))
-                await asyncio.sleep(history.random.uniform(0.1, 0.8))
+                yield
                 await arena.end_server(kill=True)
                 link.cut()
                 await there.ask("REPLICAOF", "NO", "ONE")
@@ -154,20 +167,19 @@ async def fail_over(history: History) -> None:
     await check_consistent(arena)
     arena.proxy.upstream = arena.port
     arena.proxy.cut()
-    await arena.progress()
-    await arena.all_serve()
 
 
 async def check_consistent(arena: Arena) -> None:
     """All keys of a partition stand at the same tick, whatever the server has lost. Our feed has no dead letters."""
-    for partition in range(arena.shape.partitions):
-        keys = f"usp:{{{partition}}}"
+    await arena.probes()
+    for partition in range(arena.meta.partitions):
+        keys = arena.keys(partition)
         script = (
             "local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1] "
             "local kept = redis.call('HMGET', KEYS[1], 'cursor', 'state_cursor') "
             "return {kept[1] or '0-0', kept[2] or '0-0', last and last[1] or '0-0'}"
         )
-        found = await arena.ask("EVAL", script, "2", f"{keys}:control", f"{keys}:predictions")
+        found = await arena.ask("EVAL", script, "2", keys.control, keys.predictions)
         cursor, states, last = found
         if cursor != last or id_order(states) > id_order(cursor):
             raise Failed(f"partition {partition} is torn: cursor, state cursor and last prediction are {found}")
@@ -237,11 +249,12 @@ async def _fill(history: History) -> None:
     arena, feed = history.arena, history.feed
     async with Looking(arena.server.url) as looking:
         while True:
-            asset, partition = history.random.choice(feed.strangers)
+            asset = history.random.choice(feed.strangers)
+            key = arena.keys(partition_of(asset.encode(), arena.meta.partitions)).ticks
             value, time_ns = feed.next_tick(asset)
             fields = ("a", asset, "y", repr(value), "t", str(time_ns))
             try:
-                await looking.ask("XADD", f"usp:{{{partition}}}:ticks", "*", *fields)
+                await looking.ask("XADD", key, "*", *fields)
             except StoreFull:
                 feed.sent[asset].pop()
                 return
@@ -254,11 +267,70 @@ async def _watch(history: History) -> None:
         await asyncio.sleep(0.02)
 
 
+async def repartition(history: History) -> None:
+    """The fleet gets another number of partitions; the command is given up half-way, or somebody dies meanwhile."""
+    arena, random = history.arena, history.random
+    number = random.choice([number for number in NUMBERS if number != arena.meta.partitions])
+    goal = arena.meta.generation + 1
+    history.feed.burst(random.randrange(BURST))
+    await random.choice(HURTS if isinstance(arena.server, EmbeddedRedis) else HURTS[:-1])(history, number)
+
+    async def there() -> bool:
+        with suppress(MoveRefused):
+            return (await lead_to(arena, number)).generation == goal
+        return False
+
+    await until(there, f"{number} partitions")
+    await arena.progress()
+    await arena.all_serve()
+
+
+async def lead_to(arena: Arena, partitions: int) -> Meta:
+    """What `predictor repartition` does."""
+    store = RedisStateStore(arena.proxy.url)
+    try:
+        return (await lead(store, partitions, lambda line: None))[0]
+    finally:
+        await store.close()
+
+
+async def give_up_half_way(history: History, partitions: int) -> None:
+    """The command dies, wherever it is."""
+    leading = asyncio.create_task(lead_to(history.arena, partitions))
+    await asyncio.sleep(history.random.random())
+    leading.cancel()
+    await asyncio.gather(leading, return_exceptions=True)
+
+
+async def kill_a_worker_half_way(history: History, partitions: int) -> None:
+    """A worker dies with what was to be worked off."""
+    leading = asyncio.create_task(lead_to(history.arena, partitions))
+    await asyncio.sleep(history.random.random() * 0.2)
+    (await history.arena.owner(history.random)).signal(signal.SIGKILL)
+    await history.arena.start_worker()
+    await asyncio.gather(leading, return_exceptions=True)
+
+
+async def fail_over_half_way(history: History, partitions: int) -> None:
+    """The replica that takes over has heard nothing of it, or only of its beginning."""
+    leading = None
+    if history.random.random() < 0.5:
+        leading = asyncio.create_task(lead_to(history.arena, partitions))
+        await asyncio.sleep(history.random.random() * 0.2)
+    async with replaced_by_a_replica(history):
+        leading = leading or asyncio.create_task(lead_to(history.arena, partitions))
+        await asyncio.sleep(history.random.random())
+    await asyncio.gather(leading, return_exceptions=True)
+
+
+HURTS = (give_up_half_way, kill_a_worker_half_way, fail_over_half_way)
+
+
 async def move_slots(history: History) -> None:
     """Slots go to other nodes of the cluster, key by key, under load."""
     arena, cluster = history.arena, cluster_of(history.arena)
     for _ in range(history.random.randint(*MOVES)):
-        slot = slot_of(f"{{{history.random.randrange(arena.shape.partitions)}}}".encode())
+        slot = slot_of(arena.keys(history.random.randrange(arena.meta.partitions)).ticks)
         owner = await asyncio.to_thread(cluster.owner, slot)
         target = history.random.choice([node for node in await primaries(cluster) if node is not owner])
         history.feed.burst(history.random.randrange(BURST))
@@ -267,18 +339,50 @@ async def move_slots(history: History) -> None:
     await arena.all_serve()
 
 
+async def leave_a_slot_open(history: History) -> None:
+    """A slot's move stops half-way for seconds. Its partition waits, the others do not; then it goes on by itself."""
+    arena, cluster, random = history.arena, cluster_of(history.arena), history.random
+    slot = slot_of(arena.keys(random.randrange(arena.meta.partitions)).ticks)
+    source = await asyncio.to_thread(cluster.owner, slot)
+    target = random.choice([node for node in await primaries(cluster) if node is not source])
+    others = [p for p in range(arena.meta.partitions) if slot_of(arena.keys(p).ticks) != slot]
+    lost, watch = _losses(arena), await Watch.of(arena, others)
+    await asyncio.to_thread(cluster.open_slot, slot, target)
+    keys = await asyncio.to_thread(cluster.keys_in, slot)
+    gone = random.sample(sorted(keys), random.randrange(1, len(keys)))
+    await asyncio.to_thread(cluster.move_keys, source, target, gone)
+    history.feed.burst(random.randrange(BURST))
+    started = time.monotonic()
+    await watch.progress()
+    if time.monotonic() - started > STALL_S_MAX:
+        raise Failed(f"one open slot held the others up for {time.monotonic() - started:.1f} s")
+    await asyncio.sleep(random.uniform(*OPEN_S))
+    await asyncio.to_thread(cluster.finish_move, slot, target)
+    started = time.monotonic()
+    await arena.progress()
+    if time.monotonic() - started > GO_ON_S_MAX:
+        raise Failed(f"the partition went on {time.monotonic() - started:.1f} s after its slot was closed")
+    if _losses(arena) == lost:
+        raise Failed("no worker said that it waits for the open slot")
+    await arena.all_serve()
+
+
+def _losses(arena: Arena) -> int:
+    return sum(len(member.lines("partition_lost")) for member in arena.members)
+
+
 async def fail_over_a_shard(history: History) -> None:
     """A primary is killed, or stands still for as long; its replica takes its slots. The other shards do not wait."""
     arena, cluster = history.arena, cluster_of(history.arena)
-    slot = slot_of(f"{{{history.random.randrange(arena.shape.partitions)}}}".encode())
+    slot = slot_of(arena.keys(history.random.randrange(arena.meta.partitions)).ticks)
     doomed = await asyncio.to_thread(cluster.owner, slot)
-    others = [p for p in range(arena.shape.partitions) if await owner_of(cluster, p) is not doomed]
+    others = [p for p in range(arena.meta.partitions) if await owner_of(arena, p) is not doomed]
     history.feed.burst(history.random.randrange(BURST))
     await asyncio.sleep(history.random.uniform(0.0, 0.3))
-    frozen = history.random.random() < 0.5
+    frozen, watch = history.random.random() < 0.5, await Watch.of(arena, others)
     await asyncio.to_thread(cluster.freeze if frozen else cluster.kill, doomed)
     started = time.monotonic()
-    await progress_elsewhere(arena, others)
+    await watch.progress()
     if time.monotonic() - started > STALL_S_MAX:
         raise Failed(f"one dead shard held the others up for {time.monotonic() - started:.1f} s")
     await asyncio.to_thread(cluster.await_failover, doomed, slot)
@@ -288,22 +392,33 @@ async def fail_over_a_shard(history: History) -> None:
     await arena.all_serve()
 
 
-async def progress_elsewhere(arena: Arena, partitions: Sequence[int]) -> None:
-    """Waits until these partitions have been committed to since now, without a word to the others."""
-    store = RedisStateStore(arena.server.url)
-    try:
-        before = {p: (await store.probe(p)).cursor for p in partitions}
+class Watch:
+    """Some partitions seen from outside, by somebody who knew the fleet before a shard of it was hurt."""
+
+    def __init__(self, store: RedisStateStore, partitions: Sequence[int]) -> None:
+        self.store, self.partitions = store, partitions
+
+    @classmethod
+    async def of(cls, arena: Arena, partitions: Sequence[int]) -> "Watch":
+        store = RedisStateStore(arena.server.url)
+        await store.read_meta()  # its shard may be the one
+        return cls(store, partitions)
+
+    async def progress(self) -> None:
+        """Waits until all of them have been committed to since now, without a word to the others."""
+        before = {p: (await self.store.probe(p)).cursor for p in self.partitions}
 
         async def moved() -> bool:
-            return all([(await store.probe(p)).cursor > cursor for p, cursor in before.items()])
+            return all([(await self.store.probe(p)).cursor > cursor for p, cursor in before.items()])
 
-        await until(moved, "a commit in every partition of the other shards")
-    finally:
-        await store.close()
+        try:
+            await until(moved, "a commit in every partition of the other shards")
+        finally:
+            await self.store.close()
 
 
-async def owner_of(cluster: EmbeddedCluster, partition: int) -> EmbeddedRedis:
-    return await asyncio.to_thread(cluster.owner, slot_of(f"{{{partition}}}".encode()))
+async def owner_of(arena: Arena, partition: int) -> EmbeddedRedis:
+    return await asyncio.to_thread(cluster_of(arena).owner, slot_of(arena.keys(partition).ticks))
 
 
 async def primaries(cluster: EmbeddedCluster) -> list[EmbeddedRedis]:
@@ -326,13 +441,16 @@ FAULTS: dict[str, Fault] = {
     "slow": slow_connections,
     "flush": flush_scripts,
     "full": fill_redis,
+    "repartition": repartition,
 }
 CLUSTER_FAULTS: dict[str, Fault] = {
     "kill": kill_workers,
     "zombie": wake_a_zombie,
     "term": end_a_worker,
     "move-slots": move_slots,
+    "open-slot": leave_a_slot_open,
     "shard": fail_over_a_shard,
+    "repartition": repartition,
 }
 ALL_FAULTS = FAULTS | CLUSTER_FAULTS
 

@@ -3,8 +3,8 @@
     python -m loadtests.floor identity URL NAME PARTITIONS    the whole worker, on a device that only copies
     python -m loadtests.floor encoded URL NAME PARTITIONS     the cheapest client: commits encoded before the run
 
-The first keeps every promise of a worker and makes no predictions. The second keeps none: it reads, and answers every
-hundred ticks with the same bytes; what it costs is what Redis and the kernel cost.
+The first keeps every promise of a worker and makes no predictions. The second keeps none: it reads, and answers as many
+ticks as a worker takes at once with the same bytes; what it costs is what Redis and the kernel cost.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ from worker.settings import Settings, load
 from worker.wiring import depths, make_pipeline, make_store
 
 RECEIVE_BYTES = 1 << 20
+COMMIT_TICKS = 256  # a worker's share of a full micro-batch for each of 16 partitions
 
 
 class IdentityDevice:
@@ -105,7 +106,7 @@ class EncodedClient:
         self._reader.setmaxbuf(0)
         device = IdentityDevice(settings)
         payload, record = device.payload.tobytes(), device.record.tobytes()
-        self.size = settings.worker.commit_bytes_max // (len(record) + 2 * len(payload) + 256)
+        self.size = COMMIT_TICKS
         self._keys = [Keys().of(partition) for partition in range(partitions)]
         whole = [_commit(keys, self.size, payload, record) for keys in self._keys]
         bare = [_commit(keys, self.size, payload, b"") for keys in self._keys]
@@ -141,14 +142,17 @@ class EncodedClient:
 
 
 def _commit(keys: PartitionKeys, size: int, payload: bytes, record: bytes) -> tuple[bytes, int]:
-    """A transaction like a worker's, and how many replies it has; its predictions leave their ids to the server."""
-    names = [name for _, name in asset_names(size, 1)]
+    """A transaction like a worker's, and how many replies it has; its predictions leave their ids to the server.
+
+    Each asset has two ticks in it, as 2,048 assets have in 4,096 ticks.
+    """
+    names = [name for _, name in asset_names(size // 2, 1)] * 2
     time, id_bytes = b"0" * TIME_BYTES, bytes(18)
     commands = [encode("MULTI")]
     commands += [encode("XADD", keys.predictions, "*", "a", name, "t", time, "p", payload) for name in names]
-    commands.append(encode("HSET", keys.latest, *chain(*((name, id_bytes + payload) for name in names))))
+    commands.append(encode("HSET", keys.latest, *chain(*((name, id_bytes + payload) for name in set(names)))))
     if record:
-        commands.append(encode("HSET", keys.states, *chain(*((name, record) for name in names))))
+        commands.append(encode("HSET", keys.states, *chain(*((name, record) for name in set(names)))))
     commands.append(encode("HINCRBY", keys.control, "applied", str(size)))
     commands.append(encode("XTRIM", keys.predictions, "MAXLEN", "~", "10000"))
     commands += [encode("TIME"), encode("EXEC")]

@@ -1,6 +1,6 @@
 """`predictor bench graph`: what the compiled graph costs, against the number of assets and the depth.
 
-Rows lie in a table, and go through the program as a worker sends them: at most 2048 distinct assets at a time. The
+Rows lie in a table, and go through the program as a worker sends them: at most 4096 distinct assets at a time. The
 naive host loop (one jitted step for each asset) takes its turn with every run, so that a neighbour slows both alike.
 CPU time is of the whole process, the graph's own threads included; it suffers less from neighbours than the clock.
 """
@@ -17,11 +17,11 @@ from loadtests.results import about
 from loadtests.single_lane import SingleLane
 from loadtests.statistics import median, ratio
 from predictor_core import PredictorConfig, Program
-from predictor_core.config import DEPTHS
+from predictor_core.config import DEPTHS, PRUNED
 
 ASSETS = (1, 10, 100, 512, 1000, 10_000)
 ASSETS_FULL = (*ASSETS, 100_000)
-ROWS_AT_ONCE = 2048  # as the worker's `rows_max`
+ROWS_AT_ONCE = 4096  # as the worker's `rows_max`
 NAIVE_ASSETS_MAX = 100  # the loop's cost per tick does not depend on how many assets it goes round
 SECOND = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND
@@ -32,7 +32,7 @@ class Plan:
     """What is measured, and for how long."""
 
     assets: Sequence[int] = ASSETS
-    depths: Sequence[int] = (2, 3)
+    depths: Sequence[int] = (PRUNED, 2, 3)
     runs: int = 5
     seconds: float = 0.5  # of one run
     config: PredictorConfig = PredictorConfig()
@@ -41,7 +41,7 @@ class Plan:
 
 def full_plan() -> Plan:
     """Up to 100,000 assets; depth 5 only runs under a config that has it."""
-    return Plan(ASSETS_FULL, DEPTHS, config=PredictorConfig(log_sig_depth=DEPTHS[-1]))
+    return Plan(ASSETS_FULL, (PRUNED, *DEPTHS), config=PredictorConfig(log_sig_depth=DEPTHS[-1]))
 
 
 def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:

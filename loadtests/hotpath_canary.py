@@ -3,10 +3,11 @@
     python -m loadtests.hotpath_canary [--json] [--rate R] [--minutes M]
 
     1 harmful   the fleet runs with good numbers, the candidate is far off: it must not become everyone's
-    2 better    the fleet runs with numbers far off, the candidate are the good ones: taken over, or honestly kept
+    2 better    the fleet runs with numbers far off, the candidate are the good ones: taken over, or honestly kept out
     3 equal     the candidate hardly differs: it must not become everyone's on noise
 
-One fleet of 16 partitions under an open load, rounds of seconds instead of minutes. Exits 1 if 1 or 3 was promoted.
+What was taken over is watched to the end. One fleet of 16 partitions under an open load, rounds of seconds instead of
+minutes. Exits 1 if 1 or 3 was promoted, or 2 was and then taken back.
 """
 
 import argparse
@@ -68,12 +69,14 @@ async def _trial(
     asked = {"candidate": candidate, "knobs": [], "share": 8, "rotations": 2}
     await give(settings, Order(name, "canary-start", "loadtest", "load test", None, asked), 30.0)
     deadline = time.monotonic() + seconds
-    while (facts := canary(await tuner.show()))["trying"]:
+    promoted: dict[str, Any] = {}
+    while (facts := canary(await tuner.show()))["trying"] or facts["watching"]:
+        promoted = facts["last"] if facts["watching"] else promoted
         if time.monotonic() > deadline:
             await give(settings, Order(f"{name}-end", "canary-abort", "loadtest", "took too long", None, {}), 30.0)
         await asyncio.sleep(LOOK_S)
     await asyncio.sleep(1.0)  # until what was decided is published
-    return facts["last"]
+    return promoted | {"watch": facts["last"]} if promoted else facts["last"]
 
 
 async def _measured(tuner: HotpathStore) -> None:
@@ -95,7 +98,11 @@ def measure(rate: float, minutes: float, say: Callable[[str], None]) -> dict[str
 
 def verdict(figures: dict[str, Any]) -> list[str]:
     """What was not as it must be; nothing if all was."""
-    return [f"the {name} candidate was promoted" for name in ("harmful", "equal") if figures[name]["kind"] == "better"]
+    promoted = [name for name in ("harmful", "equal") if figures[name]["kind"] == "better"]
+    faults = [f"the {name} candidate was promoted" for name in promoted]
+    if figures["better"]["watch"] and figures["better"]["watch"]["kind"] == "taken_back":
+        faults.append("the better candidate was promoted and taken back")
+    return faults
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ Every run is a fresh Redis with fresh workers; the variants take turns, so that 
     product     workers as they are                           with the append-only file on and off, 1 and 2 workers
     identity    the same workers with a device that copies    what everything but the predictor costs
     encoded     commits of the same bytes, made before        what Redis and the kernel cost
+    client      the product fed by `TickProducer`              with ticks alone and in frames, else by ready bytes
 
 Latency is measured at shares of the capacity found in the same process, by open load.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from loadtests.producer import ALONE, FRAMES
 from loadtests.results import about
 from loadtests.rig import ENCODED, IDENTITY, PRODUCT, Rig, Shape
 from loadtests.statistics import medians, ratio
@@ -27,6 +29,8 @@ VARIANTS = {
     "product, no AOF, states every time": Shape(PRODUCT, aof=False, settings=EVERY_TIME),
     "identity, no AOF": Shape(IDENTITY, aof=False),
     "encoded, no AOF": Shape(ENCODED, aof=False),
+    "client, ticks alone": Shape(PRODUCT, client=ALONE),
+    "client, frames": Shape(PRODUCT, client=FRAMES),
     "product, 2 workers": Shape(PRODUCT, workers=2),
     "product, 2 workers, no AOF": Shape(PRODUCT, workers=2, aof=False),
 }
@@ -92,6 +96,7 @@ def _ratios(full: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
         "throughput: states at times / every time, no AOF": throughput(
             "product, no AOF", "product, no AOF, states every time"
         ),
+        "throughput: frames / ticks alone": throughput("client, frames", "client, ticks alone"),
         "throughput: AOF off / on": throughput("product, no AOF", "product"),
         "throughput: 2 workers / 1": throughput("product, 2 workers", "product"),
         "throughput: 2 workers / 1, no AOF": throughput("product, 2 workers, no AOF", "product, no AOF"),

@@ -5,9 +5,11 @@
 With phases, each a rate and its seconds, the load is open: every tick goes out at its time, whatever became of those
 before, and its event time is the moment at which it was due. Without, the producer keeps `waiting` unread ticks in the
 log until it is told to end; `counts` are the questions whose answers tell how many have been read. `tasks` names a
-queue that gets tasks instead of ticks. Prints one JSON object at the end: ticks sent, and how late the latest was.
+queue that gets tasks instead of ticks. With `client` it is a `TickProducer` that keeps the log full, tick by tick or
+with frames. Prints one JSON object at the end: ticks sent, and how late the latest was.
 """
 
+import asyncio
 import json
 import signal
 import socket
@@ -19,12 +21,14 @@ import numpy as np
 
 from loadtests.peers.tasks import COMMANDS
 from loadtests.schedule import AT_ONCE_MAX, Phase, Schedule, follow
-from loadtests.ticks import TickBytes, tick
+from loadtests.ticks import TickBytes, asset_names, tick
+from state_store import ProducerLimits, TickProducer
 from state_store.wire import encode
 
 START_AFTER_S = 0.3
 LOOK_EVERY_S = 0.002
 RECEIVE_BYTES = 1 << 20
+ALONE, FRAMES = "alone", "frames"  # How a `TickProducer` sends.
 
 
 class Wire:
@@ -81,6 +85,9 @@ class Applied:
 
 def main() -> None:
     given = json.loads(sys.argv[1])
+    if given["client"]:
+        print(json.dumps(asyncio.run(_send_all(given))))
+        return
     ticks = TickBytes(given["assets"], given["partitions"], command=COMMANDS.get(given["tasks"], tick))
     wire = Wire(given["socket"])
     if given["phases"]:
@@ -117,6 +124,22 @@ def _keep_full(given: dict, ticks: TickBytes, wire: Wire) -> dict:
         sent, last_ns = sent + len(times_ns), int(times_ns[-1])
     wire.settle()
     return {"sent": sent, "start_ns": start_ns, "latest_ms": 0.0}
+
+
+async def _send_all(given: dict) -> dict:
+    """As fast as the partitions take them: each is full with its share of the ticks that may wait."""
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    limits = ProducerLimits(backlog_max=given["waiting"] // given["partitions"])
+    names = [name for _, name in asset_names(given["assets"], given["partitions"])]
+    start_ns = time_ns = time.time_ns()
+    url, frames = f"unix://{given['socket']}", given["client"] == FRAMES
+    async with TickProducer(url, frames=frames, limits=limits) as producer:
+        while not ended:
+            time_ns = max(time.time_ns(), time_ns + 1)
+            for name, value in zip(names, np.random.default_rng(producer.sent).normal(500, 1, len(names)), strict=True):
+                await producer.send(name, value, time_ns)
+    return {"sent": producer.sent, "start_ns": start_ns, "latest_ms": 0.0}
 
 
 if __name__ == "__main__":

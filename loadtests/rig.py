@@ -59,6 +59,7 @@ class Shape:
     waiting: int = 30_000  # unread ticks in the log at full load
     settings: tuple[tuple[str, str], ...] = ()  # of the workers, as environment variables
     depth: int = 3  # of the signature, when nothing is shed
+    client: str = ""  # at full load a `TickProducer` sends, `alone` or `frames`; else ready bytes
 
     @property
     def config(self) -> PredictorConfig:
@@ -233,7 +234,8 @@ class Rig:
 
     def _added(self) -> int:
         keys = [LOGS[self.shape.kind]] if self.shape.kind in LOGS else self.keys("ticks")
-        return sum(self.redis.xinfo_stream(key)["entries-added"] for key in keys if self.redis.exists(key))  # type: ignore[index]
+        entries = sum(self.redis.xinfo_stream(key)["entries-added"] for key in keys if self.redis.exists(key))  # type: ignore[index]
+        return entries + sum(int(self.redis.hget(key, "framed") or 0) for key in self.keys("frames"))  # type: ignore[arg-type]
 
     def keys(self, name: str) -> list[str]:
         """What the fleet calls one thing in each partition."""
@@ -259,6 +261,7 @@ class Rig:
         given = {"socket": self.socket, "partitions": shape.partitions, "assets": shape.assets, "phases": phases}
         given |= {"waiting": shape.waiting, "first": self._sent}
         given |= {"tasks": shape.kind if shape.kind in LOGS else "", "counts": self._counts()}
+        given |= {"client": "" if phases else shape.client}
         command = [sys.executable, "-m", "loadtests.producer", json.dumps(given)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:

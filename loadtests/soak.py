@@ -28,7 +28,7 @@ from worker.settings import load
 
 LOOK_EVERY_S = 1.0
 READ_EVERY_S = 0.5
-KEPT = 6144  # entries of a log: the least that a worker accepts
+KEPT = 8192  # entries of a log: the least that a worker accepts
 SLACK = 1.1  # Redis cuts whole blocks off a log
 GROWTH_MAX = 0.02
 LOGS = ("ticks", "predictions")

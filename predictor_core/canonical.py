@@ -21,7 +21,7 @@ import numpy as np
 from jax import Array, lax
 
 from . import state, tick
-from .config import Params, Shapes
+from .config import DEPTHS, Params, Shapes
 from .layout import Layout, layout_of, pack, unpack
 from .observation import Observation
 from .result import Output, RejectReason, output_shape
@@ -53,6 +53,7 @@ class Feed(NamedTuple):
     counts: Any  # int32 [blocks * lanes], ticks of each lane
     first_steps: Any  # int32 [blocks + 1], where each block's steps begin, and where the last one's end
     blocks: Any  # int32 [1], blocks in use
+    pruned: Any  # int32 [1], 1 where kernels A and B take no part; only the least depth looks at it
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Canon:
             counts=(rows, count),
             first_steps=(self.blocks + 1, count),
             blocks=(1, count),
+            pruned=(1, count),
         )
 
     def feed_words(self) -> int:
@@ -111,6 +113,7 @@ def _program(canon: Canon) -> Callable[..., tuple[Array, Array]]:
 
     def program(rows: Array, feed: Array, params: Array, new_rows: Array, results: Array) -> tuple[Array, Array]:
         given, settings = _feed(canon, feed), _params(canon, params)
+        pruned = given.pruned[0] > 0 if canon.shapes.log_sig_depth == DEPTHS[0] else False
 
         def block(index: Array, written: tuple[Array, Array]) -> tuple[Array, Array]:
             new_rows, results = written
@@ -120,7 +123,7 @@ def _program(canon: Canon) -> Callable[..., tuple[Array, Array]]:
             def step(at: Array, carried: tuple[Any, Array]) -> tuple[Any, Array]:
                 state, results = carried
                 observation = _observation(given, at, lanes)
-                new, output = canon.model.tick(state, observation, settings, canon.shapes)
+                new, output = canon.model.tick(state, observation, settings, canon.shapes, pruned)
                 kept = _kept(at - first < counts, new, state)
                 return kept, _write(canon, results, at, observation, output)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 QUANTILE_LEVELS = (0.01, 0.025, 0.05, *(round(0.05 * k, 2) for k in range(2, 19)), 0.95, 0.975, 0.99)
 DEPTHS = (2, 3, 5)
+PRUNED = 1  # the least depth without kernels A and B
 
 
 def _static(default: Any, allowed: Any = None) -> Any:

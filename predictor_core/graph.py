@@ -17,7 +17,7 @@ import numpy as np
 
 from . import executables
 from .canonical import MODEL, Canon, Feed, Model, lower
-from .config import Params, PredictorConfig
+from .config import DEPTHS, PRUNED, Params, PredictorConfig
 from .errors import WrongShape
 from .executables import Executable
 from .layout import Layout, fields_of, rows_of
@@ -110,25 +110,42 @@ class Program:
         `row_of[j]` is the row of tick j; the ticks of one row are taken in order of appearance. `rows` is not changed,
         and what comes back belongs to the caller.
         """
-        self._check(rows, row_of, values, times_ns, arrivals_ns)
-        run = self._executable(depth if depth is not None else self.config.log_sig_depth)
+        rows = np.array(rows, order="C")
+        ticks = row_of, values, times_ns, arrivals_ns
+        return rows, self.run_within(rows, np.arange(len(rows)), *ticks, depth=depth, params=params)
+
+    def run_within(
+        self,
+        table: np.ndarray,
+        places: np.ndarray,
+        row_of: np.ndarray,
+        values: np.ndarray,
+        times_ns: np.ndarray,
+        arrivals_ns: np.ndarray,
+        depth: int | None = None,
+        params: Params | None = None,
+    ) -> np.ndarray:
+        """The same for row i at `table[places[i]]`, which becomes the new one there: a result for each tick.
+
+        No place may come twice. What a run that failed leaves in these places is to be thrown away.
+        """
+        self._check(table, places, row_of, values, times_ns, arrivals_ns)
+        depth = self.config.log_sig_depth if depth is None else depth
+        run = self._executable(depth)
         settings = self._settings(params)
-        words = np.ascontiguousarray(rows).view(np.uint32)
-        new_words, results = np.empty_like(words), np.empty(len(row_of), self.result_dtype)
-        ticks = Feed(values, times_ns, arrivals_ns, None, None, None)
+        words, results = table.view(np.uint32), np.empty(len(row_of), self.result_dtype)
+        ticks = Feed(values, times_ns, arrivals_ns, None, None, None, depth == PRUNED)
         with self._lock:
             try:
-                for lot in self._lots(row_of, len(rows)):
-                    self._buffers.fill(lot, new_words if lot.again else words, ticks)
+                for lot in self._lots(row_of, len(places)):
+                    at = places[lot.rows]
+                    self._buffers.fill(lot, words, at, ticks)
                     self._buffers.execute(run, settings)
-                    self._buffers.empty(lot, new_words, results)
+                    self._buffers.empty(lot, words, at, results)
             except BaseException:
                 self._buffers = _Buffers(self._canon)  # the device may still be at work on the old ones
                 raise
-        if len(rows) != 1 or not len(row_of):
-            idle = np.bincount(row_of, minlength=len(rows)) == 0
-            new_words[idle] = words[idle]
-        return new_words.view(self.dtype), results
+        return results
 
     def _lots(self, row_of: np.ndarray, rows: int) -> Iterable[Lot]:
         if len(row_of) == rows == 1:
@@ -145,7 +162,7 @@ class Program:
             self._last_settings = (params, words)
         return words
 
-    def _check(self, rows: np.ndarray, row_of: np.ndarray, *ticks: np.ndarray) -> None:
+    def _check(self, rows: np.ndarray, places: np.ndarray, row_of: np.ndarray, *ticks: np.ndarray) -> None:
         if rows.ndim != 2 or rows.shape[1] != self.words or rows.dtype != self.dtype:
             raise WrongShape(
                 f"rows must be {self.dtype.name} [n, {self.words}] for this config, got {rows.dtype.name} "
@@ -154,10 +171,12 @@ class Program:
         if any(column.shape != row_of.shape for column in ticks) or row_of.ndim != 1:
             shapes = [column.shape for column in (row_of, *ticks)]
             raise WrongShape(f"row_of, values, times_ns and arrivals_ns must have one length, got {shapes}.")
-        if len(row_of) and not 0 <= row_of.min() <= row_of.max() < len(rows):
-            raise WrongShape(f"row_of must lie in [0, {len(rows)}), got [{row_of.min()}, {row_of.max()}].")
+        for name, indices, length in (("row_of", row_of, len(places)), ("places", places, len(rows))):
+            if len(indices) and not 0 <= indices.min() <= indices.max() < length:
+                raise WrongShape(f"{name} must lie in [0, {length}), got [{indices.min()}, {indices.max()}].")
 
     def _executable(self, depth: int, wait: bool = True) -> Executable:
+        depth = DEPTHS[0] if depth == PRUNED else depth
         if depth not in self._executables:
             canon = replace(self._canon, shapes=replace(self._canon.shapes, log_sig_depth=depth))
             assert canon.state_layout == self._layout, f"depth {depth} changes the state"
@@ -185,9 +204,9 @@ class _Buffers:
         self.outputs = [jax.device_put(np.zeros(shape, np.uint32)) for shape in (new_rows, results)]
         self.blocks = canon.blocks
 
-    def fill(self, lot: Lot, words: np.ndarray, ticks: Feed) -> None:
+    def fill(self, lot: Lot, words: np.ndarray, places: np.ndarray, ticks: Feed) -> None:
         """Lanes and steps that the lot does not use keep what they had: they are masked, and rows do not meet."""
-        np.take(words, lot.rows, 0, self.rows[: len(lot.rows)], mode="clip")
+        np.take(words, places, 0, self.rows[: len(places)], mode="clip")
         to = self.sections
         to.values[lot.places] = ticks.values[lot.ticks]
         to.times_ns[lot.places] = ticks.times_ns[lot.ticks]
@@ -196,6 +215,7 @@ class _Buffers:
         to.counts[len(lot.counts) :] = 0
         to.first_steps[: len(lot.first_steps)] = lot.first_steps
         to.blocks[0] = len(lot.first_steps) - 1
+        to.pruned[0] = ticks.pruned
 
     def execute(self, run: Executable, settings: np.ndarray) -> None:
         if settings is not self.settings[0]:
@@ -203,10 +223,10 @@ class _Buffers:
         given = self.shared or (self.rows, self.feed)
         self.outputs = jax.block_until_ready(run(*given, self.settings[1], *self.outputs))
 
-    def empty(self, lot: Lot, new_words: np.ndarray, results: np.ndarray) -> None:
+    def empty(self, lot: Lot, words: np.ndarray, places: np.ndarray, results: np.ndarray) -> None:
         """Copies out, since the next execution writes over the outputs."""
         rows, written = (np.asarray(output) for output in self.outputs)
-        new_words[lot.rows] = rows[: len(lot.rows)]
+        words[places] = rows[: len(places)]
         results.view(np.uint32).reshape(len(results), -1)[lot.ticks] = written[lot.places]
 
 

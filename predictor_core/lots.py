@@ -23,12 +23,11 @@ class Lot:
     first_steps: np.ndarray  # of each block, and one past the last step
     ticks: np.ndarray
     places: np.ndarray
-    again: bool  # the rows were in the lot before
 
 
 # The lot of one tick of one row: by far the most frequent, and always the same.
 _FIRST = np.zeros(1, np.int64)
-ONE = Lot(_FIRST, np.ones(1, np.int64), np.array([0, 1]), _FIRST, _FIRST, again=False)
+ONE = Lot(_FIRST, np.ones(1, np.int64), np.array([0, 1]), _FIRST, _FIRST)
 
 
 def lots_of(row_of: np.ndarray, rows: int, lanes: int, blocks: int, steps: int) -> Iterator[Lot]:
@@ -39,25 +38,22 @@ def lots_of(row_of: np.ndarray, rows: int, lanes: int, blocks: int, steps: int) 
     ranked = np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]
     for at in range(0, len(ranked), lanes * blocks):
         group = ranked[at : at + lanes * blocks]
-        next_tick, left, again = starts[group], counts[group], False
+        next_tick, left = starts[group], counts[group]
         while left[0]:
             live = np.count_nonzero(left)  # the rows of a group are sorted, so these come first
             take = np.minimum(left[:live], steps // -(-live // lanes))
-            yield _lot(group[:live], take, next_tick[:live], in_order, lanes, again)
+            yield _lot(group[:live], take, next_tick[:live], in_order, lanes)
             next_tick[:live] += take
             left[:live] -= take
-            again = True
 
 
-def _lot(
-    rows: np.ndarray, take: np.ndarray, next_tick: np.ndarray, in_order: np.ndarray, lanes: int, again: bool
-) -> Lot:
+def _lot(rows: np.ndarray, take: np.ndarray, next_tick: np.ndarray, in_order: np.ndarray, lanes: int) -> Lot:
     first_steps = np.concatenate([[0], np.cumsum(take[::lanes])])
     lane = np.arange(len(rows))
     first_place = first_steps[lane // lanes] * lanes + lane % lanes
     if take[0] == 1:
-        return Lot(rows, take, first_steps, in_order[next_tick], first_place, again)
+        return Lot(rows, take, first_steps, in_order[next_tick], first_place)
     ends = np.cumsum(take)
     within = np.arange(ends[-1]) - np.repeat(ends - take, take)
     ticks = in_order[np.repeat(next_tick, take) + within]
-    return Lot(rows, take, first_steps, ticks, np.repeat(first_place, take) + within * lanes, again)
+    return Lot(rows, take, first_steps, ticks, np.repeat(first_place, take) + within * lanes)

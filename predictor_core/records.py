@@ -16,6 +16,7 @@ from .errors import CorruptRecord, WrongLayout
 MAGIC = b"USP1"
 HEADER = struct.Struct("<4sI8s")
 CHECKSUM_BYTES = 8
+GATHERED_AT_ONCE = 64  # rows; a copy of many would be new memory each time, which costs ten times the copying
 WORDS = (np.dtype(np.uint32), np.dtype(np.uint64))
 _RESTORE = "Restore it from a backup, or delete it to let the asset start cold."
 
@@ -24,14 +25,17 @@ def record_bytes(words: int, word: np.dtype) -> int:
     return HEADER.size + words * word.itemsize + CHECKSUM_BYTES
 
 
-def encode_records(rows: np.ndarray, layout_fingerprint: bytes) -> np.ndarray:
-    """The records uint8 [n, record_bytes] of rows [n, words]."""
-    count, words = rows.shape
-    records = np.empty((count, record_bytes(words, rows.dtype)), np.uint8)
+def encode_records(rows: np.ndarray, layout_fingerprint: bytes, places: np.ndarray | None = None) -> np.ndarray:
+    """The records uint8 [n, record_bytes] of rows [n, words], or of those at some places."""
+    places = np.arange(len(rows)) if places is None else places
+    words = rows.shape[1]
+    records = np.empty((len(places), record_bytes(words, rows.dtype)), np.uint8)
     body = records[:, :-CHECKSUM_BYTES]
     body[:, : HEADER.size] = np.frombuffer(HEADER.pack(MAGIC, words, layout_fingerprint), np.uint8)
-    body[:, HEADER.size :] = np.ascontiguousarray(rows).view(np.uint8)
-    sums = np.fromiter(map(xxh3_64_intdigest, body), "<u8", count)
+    for start in range(0, len(places), GATHERED_AT_ONCE):
+        gathered = rows[places[start : start + GATHERED_AT_ONCE]]
+        body[start : start + len(gathered), HEADER.size :] = gathered.view(np.uint8)
+    sums = np.fromiter(map(xxh3_64_intdigest, body), "<u8", len(places))
     records[:, -CHECKSUM_BYTES:] = sums[:, None].view(np.uint8)
     return records
 

@@ -57,7 +57,7 @@ def update(scale: Scale, move: Array, age: Array, rate: Array | float = RATE) ->
     )
 
 
-def view(scale: Scale, analogs: Array) -> View:
+def view(scale: Scale) -> View:
     """The recent past without units."""
     moves, height = scale.moves, scale.height
     heights = jnp.stack([height, height - moves[0], height - moves[0] - moves[1]])
@@ -65,7 +65,6 @@ def view(scale: Scale, analogs: Array) -> View:
     return View(
         heights=jnp.clip(heights / spread_or_one, -HEIGHT_MAX, HEIGHT_MAX),
         moves=jnp.clip(moves / unit(scale), -MOVE_MAX, MOVE_MAX),
-        analogs=analogs,
     )
 
 

@@ -7,6 +7,7 @@ Pure. What came is first judged by the forecasts that were out, and only then le
     degraded      everything learns but the weights of the kernels, which stand still
     emergency     the weights that are published are forced to kernel D; it speaks alone if it leads by its record too
     alarm         the weights start again from uniform, with half of the evidence
+    pruned        kernels A and B stand still and have no weight
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from . import (
     bands,
@@ -25,6 +26,7 @@ from . import (
     lattice,
     memory,
     orchestrator,
+    pruning,
     residuals,
     roughness,
     scale,
@@ -54,17 +56,17 @@ class Tick(NamedTuple):
 
 
 def tick(
-    state: PredictorState, observation: Observation, params: Params, shapes: Shapes
+    state: PredictorState, observation: Observation, params: Params, shapes: Shapes, pruned: Array | bool = False
 ) -> tuple[PredictorState, Output]:
-    """Takes one value in and forecasts the next."""
+    """Takes one value in and forecasts the next. `pruned` is one number for all lanes."""
     distance = jnp.clip(observation.value - state.level, -scale.FAR, scale.FAR).astype(real_of(shapes))
     gate, verdict = gates.update(state.gates, observation, distance, params)
     now = _measure(state, jnp.where(state.ticks > 0, distance, 0.0))
 
     laws = _laws(state)
     state_with_weights, senses = _detect(state, now, laws, verdict, params, shapes)
-    learnt = _learn(state_with_weights, now, verdict, params)
-    new, senses = _predict(learnt, now, senses, params, shapes)
+    learnt = _learn(state_with_weights, now, params, pruned)
+    new, senses = _predict(learnt, now, senses, params, shapes, pruned)
 
     new = eqx.tree_at(lambda s: (s.level, s.ticks), new, (observation.value, jnp.minimum(state.ticks + 1, 1 << 30)))
     accepted = settled(verdict.rejected == RejectReason.accepted)
@@ -106,17 +108,14 @@ def _detect(
     return changed, Senses(alarm=alarm, reading=reading, holders=holders, step=step, turbulence=turbulence)
 
 
-def _learn(state: PredictorState, now: Tick, verdict: gates.Verdict, params: Params) -> PredictorState:
+def _learn(state: PredictorState, now: Tick, params: Params, pruned: Array | bool) -> PredictorState:
     """Teaches every part what the move was."""
     moved = now.age > 0.5
     errors = residuals.learn(state.residuals, now.move, scale.outlier_bound(state.scale, now.age), now.age)
     tracker = levy.learn(state.levy, now.target, now.age, params)
     band = bands.learn(state.bands, now.move, now.tolerance, now.age, params.calibration_rate)
     errors, tracker, band = select(moved, (errors, tracker, band), (state.residuals, state.levy, state.bands))
-    readouts = [
-        base.learn_readout(kernel.readout, now.target, now.age, params.readout_forgetting)
-        for kernel in (state.hilbert, state.galerkin, state.signature)
-    ]
+    readouts = _learn_readouts(state, now, params, pruned)
     return eqx.tree_at(
         lambda s: (
             s.residuals, s.levy, s.bands, s.hilbert.readout, s.galerkin.readout, s.signature.readout, s.scale, s.lattice
@@ -130,21 +129,37 @@ def _learn(state: PredictorState, now: Tick, verdict: gates.Verdict, params: Par
     )  # fmt: skip
 
 
+def _learn_readouts(
+    state: PredictorState, now: Tick, params: Params, pruned: Array | bool
+) -> tuple[base.Readout, base.Readout, base.Readout]:
+    """Of kernels A, B and D."""
+    a, b, d = state.hilbert.readout, state.galerkin.readout, state.signature.readout
+
+    def learnt(readout: base.Readout) -> base.Readout:
+        return base.learn_readout(readout, now.target, now.age, params.readout_forgetting)
+
+    a, b = lax.cond(pruned, lambda: (a, b), lambda: (learnt(a), learnt(b)))
+    return a, b, learnt(d)
+
+
 def _predict(
-    state: PredictorState, now: Tick, senses: Senses, params: Params, shapes: Shapes
+    state: PredictorState, now: Tick, senses: Senses, params: Params, shapes: Shapes, pruned: Array | bool
 ) -> tuple[PredictorState, Senses]:
     """Lets the kernels speak, and fuses and calibrates what they say."""
     unit = scale.unit(state.scale)
     past = memory.push(state.memory, now.move / unit)
-    view = settled(scale.view(state.scale, analogs(settled(memory.moves(past, now.move.dtype)))))
-    a, forecast_a = hilbert.predict(state.hilbert, view)
-    b, forecast_b = galerkin.predict(state.galerkin, view)
+    moves, view = settled((memory.moves(past, now.move.dtype), scale.view(state.scale)))
+    (a, forecast_a), (b, forecast_b, field) = lax.cond(
+        pruned,
+        lambda: (hilbert.rest(state.hilbert, view), galerkin.rest(state.galerkin)),
+        lambda: (hilbert.predict(state.hilbert, view, settled(analogs(moves))), _b(state, view)),
+    )
     c, forecasts_c, scheme = levy.predict(state.levy, view, senses.reading.holder)
     d, forecast_d = signature.predict(state.signature, view, shapes.log_sig_depth)
     errors = residuals.publish(state.residuals, [forecast_a, forecast_b, *forecasts_c, forecast_d], unit)
 
-    heard, modes = spectrum.update(state.spectrum, a.modes, now.age, params, shapes)
-    b, field = galerkin.relax(b, scale.pace_in_heights(state.scale), state.entropy.collapsed > 0)
+    resonators = hilbert.turn(state.hilbert.modes, view.moves[0])  # again: what leaves a branch may round otherwise
+    heard, modes = spectrum.update(state.spectrum, resonators, now.age, params, shapes)
     weight_b = state.orchestrator.weights[KERNEL_B]
     mind, finding = entropy.update(state.entropy, field.values, field.terminal, senses.turbulence, weight_b, params)
 
@@ -157,11 +172,17 @@ def _predict(
     alone = orchestrator.forced(weights, KERNEL_D)
     emergency = senses.reading.emergency & (params.robustness_force_kernel_d > 0)
     speaking = jnp.where(emergency & orchestrator.leads(weights, KERNEL_D), alone, weights)
-    law = orchestrator.fuse(settled(speaking), _laws(state))
+    law = orchestrator.fuse(settled(pruning.remaining(speaking, pruned)), _laws(state))
     state = eqx.tree_at(lambda s: s.bands, state, bands.calibrate(state.bands, law, state.lattice, unit))
-    return state, senses._replace(
-        scheme=scheme, modes=modes, field=field, finding=finding, weights=jnp.where(emergency, alone, weights)
-    )
+    told = pruning.remaining(jnp.where(emergency, alone, weights), pruned)
+    return state, senses._replace(scheme=scheme, modes=modes, field=field, finding=finding, weights=told)
+
+
+def _b(state: PredictorState, view: base.View) -> tuple[galerkin.Galerkin, base.Forecast, galerkin.Field]:
+    """Kernel B's forecast, and its network a step nearer to the equation."""
+    b, answer = galerkin.predict(state.galerkin, view)
+    b, field = galerkin.relax(b, scale.pace_in_heights(state.scale), state.entropy.collapsed > 0)
+    return b, answer, field
 
 
 def _output(state: PredictorState, verdict: gates.Verdict, senses: Senses, shapes: Shapes) -> Output:

@@ -7,7 +7,7 @@ from scheduler.batching import Backlog, BatchLimits, room, take
 from scheduler.errors import BadAsset, BadRules, ClockWentBack, SchedulerError
 from scheduler.partitions import check_asset, check_partitions, partition_of, tenant_of
 from scheduler.placement import Member, Moves, PlacementRules, View, assign, plan
-from scheduler.shedding import Jitter, Rung, Shedder, SheddingRules
+from scheduler.shedding import Jitter, Shedder, SheddingRules
 
 __all__ = [
     "Backlog",
@@ -19,7 +19,6 @@ __all__ = [
     "Member",
     "Moves",
     "PlacementRules",
-    "Rung",
     "SchedulerError",
     "Shedder",
     "SheddingRules",

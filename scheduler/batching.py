@@ -24,20 +24,17 @@ class BatchLimits:
     rows_max: int = 4_096  # Distinct assets.
     ticks_per_asset_max: int = 16
     bytes_max: int = 800_000  # Of one partition's commit.
-    tick_bytes: int = 512  # What one prediction adds to a commit,
-    row_bytes: int = 8_192  # and what the state of one asset adds.
+    tick_bytes: int = 512  # What one prediction adds to it; states that find no room follow in commits of their own.
     buffered_max: int = 65_536  # Ticks read and not yet taken, all partitions together.
     read_max: int = 4_096  # Ticks of one read.
-    read_below: int = 1_024  # With more than this at hand the next read waits, so that it brings many.
+    read_below: int = 1_024  # With as many at hand the next read waits, so that it brings many.
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
-            if getattr(self, name) < (0 if name in ("tick_bytes", "row_bytes") else 1):
+            if getattr(self, name) < 1:
                 raise BadRules(f"{name} is too small: {getattr(self, name)}")
-        if self.bytes_max < self.tick_bytes + self.row_bytes:
-            raise BadRules(
-                f"bytes_max ({self.bytes_max}) must hold one tick and its state ({self.tick_bytes + self.row_bytes})"
-            )
+        if self.bytes_max < self.tick_bytes:
+            raise BadRules(f"bytes_max ({self.bytes_max}) must hold one tick ({self.tick_bytes})")
 
 
 @dataclass(frozen=True)
@@ -89,14 +86,13 @@ def _prefix(asset_codes: np.ndarray, ticks_max: int, rows_max: int, limits: Batc
     Sorting code and position as one integer groups the ticks of an asset and keeps them in order: the entry `cap`
     places further is a tick too many where it still has the same code, and the first entry of a group is a new row.
     """
-    codes = asset_codes[:ticks_max].astype(np.int64)
+    codes = asset_codes[: min(ticks_max, limits.bytes_max // limits.tick_bytes)].astype(np.int64)
     keys = np.sort((codes << 32) | np.arange(len(codes)))
     grouped, position = keys >> 32, keys & 0xFFFFFFFF
     cap = limits.ticks_per_asset_max
     too_many = position[cap:][grouped[cap:] == grouped[:-cap]]
     reach = int(too_many.min()) if len(too_many) else len(codes)
     rows = _rows_so_far(grouped, position)
-    reach = min(reach, _affordable(rows, limits))
     ticks = min(reach, int(np.searchsorted(rows, rows_max, side="right")))
     ended = ticks == reach and (reach < len(codes) or len(codes) == len(asset_codes))
     return _Prefix(ticks, int(rows[ticks - 1]) if ticks else 0, ended)
@@ -110,11 +106,3 @@ def _rows_so_far(grouped: np.ndarray, position: np.ndarray) -> np.ndarray:
     rows = np.empty(len(grouped), dtype=np.int64)
     rows[position] = first
     return np.cumsum(rows, out=rows)
-
-
-def _affordable(rows: np.ndarray, limits: BatchLimits) -> int:
-    """Finds how many ticks fit into the bytes of one commit."""
-    if not len(rows) or int(rows[-1]) * limits.row_bytes + len(rows) * limits.tick_bytes <= limits.bytes_max:
-        return len(rows)
-    bytes_needed = rows * limits.row_bytes + np.arange(1, len(rows) + 1) * limits.tick_bytes
-    return int(np.searchsorted(bytes_needed, limits.bytes_max, side="right"))

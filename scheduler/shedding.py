@@ -2,16 +2,16 @@
 
 The ratio of smoothed latency to smoothed tick interval moves along one ladder, down at once and up one rung at a time:
 
-    ratio      rung                         up again
-    < 0.7      depth 5, all kernels         one rung after 20 observations in a row with
-    >= 0.7     depth 3, all kernels         ratio < 0.5 and jitter < 0.3 Nyquist intervals
-    >= 1.0     depth 2, all kernels
-    > 1.0      depth 2, kernels A and B
-    > 2.0      depth 2, kernel A
+    ratio      depth                        up again
+    < 0.7      5                            one rung after 20 observations in a row with
+    >= 0.7     3                            ratio < 0.5 and jitter < 0.3 Nyquist intervals
+    >= 1.0     2
+    > 1.0      1: as 2, without kernels A and B, which cost the most
 
 Jitter is the standard deviation of the last 100 latencies. Over 0.6 Nyquist intervals it costs one rung; over 0.8, or
-over 0.5 with a mean over 0.7, it takes the depth to the lowest. Other allowed depths make another ladder. Time comes in
-as an argument.
+over 0.5 with a mean over 0.7, it takes the depth to 2. Nothing is decided by fewer than 10 observations: the first ones
+after a start, with cold caches, only begin the averages. Other allowed depths make another ladder. Time comes in as an
+argument.
 """
 
 import math
@@ -22,6 +22,10 @@ import numpy as np
 
 from scheduler.errors import BadRules, ClockWentBack
 
+QUIET_NS = 10_000_000_000  # without an observation nothing is late
+PRUNED = 1  # below the depths of the signature: fewer kernels
+ALL_KERNELS, REMAINING = "ABCD", "CD"
+
 
 @dataclass(frozen=True)
 class SheddingRules:
@@ -31,12 +35,11 @@ class SheddingRules:
     smoothing: float = 0.3
     degrade_ratio: float = 0.7
     critical_ratio: float = 1.0
-    single_kernel_ratio: float = 2.0
     recover_ratio: float = 0.5
     recover_observations: int = 20
+    observations_min: int = 10
     nyquist_ns: int = 100_000_000
     jitter_window: int = 100
-    jitter_observations_min: int = 10
     jitter_violation: float = 0.8
     jitter_mean: float = 0.7
     jitter_with_mean: float = 0.5
@@ -45,26 +48,18 @@ class SheddingRules:
     alert_after_ns: int = 60_000_000_000
 
     def __post_init__(self) -> None:
-        _check(bool(self.depths) and list(self.depths) == sorted(set(self.depths)), "depths", self.depths, "ascending")
+        rising = bool(self.depths) and list(self.depths) == sorted(set(self.depths)) and self.depths[0] > PRUNED
+        _check(rising, "depths", self.depths, f"ascending from {PRUNED + 1} on")
         _check(0 < self.smoothing <= 1, "smoothing", self.smoothing, "in (0, 1]")
-        ratios = (self.recover_ratio, self.degrade_ratio, self.critical_ratio, self.single_kernel_ratio)
-        _check(0 < ratios[0] and list(ratios) == sorted(ratios), "ratios", ratios, "ascending")
+        _check_rising(self, "recover_ratio", "degrade_ratio", "critical_ratio")
         _check(self.recover_ratio < self.degrade_ratio, "recover_ratio", self.recover_ratio, "below degrade_ratio")
-        jitters = (self.jitter_recover, self.jitter_degrade, self.jitter_violation)
-        _check(0 < jitters[0] and list(jitters) == sorted(jitters), "jitters", jitters, "ascending")
+        _check_rising(self, "jitter_recover", "jitter_degrade", "jitter_violation")
         _check(self.recover_observations >= 1, "recover_observations", self.recover_observations, "at least 1")
-        _check(self.nyquist_ns > 0, "nyquist_ns", self.nyquist_ns, "positive")
-        enough = 2 <= self.jitter_observations_min <= self.jitter_window
-        _check(enough, "jitter_window", self.jitter_window, "at least jitter_observations_min, which is at least 2")
+        _check(self.nyquist_ns > 0, "nyquist_ns (besov_nyquist_interval_ns)", self.nyquist_ns, "positive")
+        _check(self.observations_min >= 2, "observations_min", self.observations_min, "at least 2")
+        enough = self.observations_min <= self.jitter_window
+        _check(enough, "jitter_window", self.jitter_window, f"at least observations_min = {self.observations_min}")
         _check(self.alert_after_ns >= 0, "alert_after_ns", self.alert_after_ns, "not negative")
-
-
-@dataclass(frozen=True)
-class Rung:
-    """What the graph may do: the signature depth, and the kernels that take part."""
-
-    depth: int
-    kernels: str = "ABCD"
 
 
 @dataclass(frozen=True)
@@ -87,11 +82,10 @@ class Shedder:
 
     def __init__(self, rules: SheddingRules | None = None):
         self.rules = rules or SheddingRules()
-        lowest = self.rules.depths[0]
-        self.ladder = (Rung(lowest, "A"), Rung(lowest, "AB"), *(Rung(depth) for depth in self.rules.depths))
+        self.ladder = (PRUNED, *self.rules.depths)
         self.latency_ns = math.nan
         self.interval_ns = math.nan
-        self.violations = 0
+        self.violations = self._seen = 0
         self._latencies: deque[int] = deque(maxlen=self.rules.jitter_window)
         self._place = len(self.ladder) - 1
         self._healthy = 0
@@ -99,27 +93,24 @@ class Shedder:
         self._now_ns: int | None = None
 
     @property
-    def rung(self) -> Rung:
+    def depth(self) -> int:
         return self.ladder[self._place]
 
     @property
-    def depth(self) -> int:
-        return self.rung.depth
-
-    @property
     def kernels(self) -> str:
-        return self.rung.kernels
+        """Those that take part."""
+        return REMAINING if self.depth == PRUNED else ALL_KERNELS
 
     @property
     def ratio(self) -> float:
         """Smoothed latency over smoothed tick interval; at 1 the graph just keeps up."""
-        return self.latency_ns / self.interval_ns if self._latencies else 0.0
+        return self.latency_ns / self.interval_ns if self._seen else 0.0
 
     @property
     def status(self) -> str:
         if self._place == len(self.ladder) - 1:
             return "NOMINAL"
-        return "DEGRADED_CRITICAL" if self.depth == self.rules.depths[0] else "DEGRADED"
+        return "DEGRADED_CRITICAL" if self.depth <= self.rules.depths[0] else "DEGRADED"
 
     def observe(self, latency_ns: int, interval_ns: int, now_ns: int) -> int:
         """Takes one measured latency and the tick interval that goes with it; returns the depth to use next.
@@ -132,16 +123,20 @@ class Shedder:
         interval = min(max(interval_ns, 1), self.rules.nyquist_ns)
         self.latency_ns = self._smooth(self.latency_ns, latency_ns)
         self.interval_ns = self._smooth(self.interval_ns, interval)
-        self._latencies.append(latency_ns)
-        mean, std = self._spread()
-        self.violations += std > self.rules.jitter_violation
-        self._move(min(self._limit_of_ratio(), self._limit_of_jitter(mean, std)), std)
+        self._seen += 1
+        if self._seen >= self.rules.observations_min:
+            self._latencies.append(latency_ns)
+            mean, std = self._spread()
+            self.violations += std > self.rules.jitter_violation
+            self._move(min(self._limit_of_ratio(), self._limit_of_jitter(mean, std)), std)
         self._watch(now_ns)
         return self.depth
 
     def alert(self, now_ns: int) -> bool:
-        """True when full depth has been missing for longer than the rules allow."""
-        return self._below_since_ns is not None and now_ns - self._below_since_ns > self.rules.alert_after_ns
+        """True when full depth has been missing for longer than the rules allow, and ticks still come."""
+        if self._below_since_ns is None or self._now_ns is None or now_ns - self._now_ns > QUIET_NS:
+            return False
+        return now_ns - self._below_since_ns > self.rules.alert_after_ns
 
     def jitter(self) -> Jitter:
         """Describes the last latencies."""
@@ -164,28 +159,24 @@ class Shedder:
 
     def _spread(self) -> tuple[float, float]:
         """Mean and standard deviation in Nyquist intervals; 0 while there are too few latencies to tell."""
-        if len(self._latencies) < self.rules.jitter_observations_min:
+        if len(self._latencies) < self.rules.observations_min:
             return 0.0, 0.0
         latencies = np.array(self._latencies, dtype=np.float64) / self.rules.nyquist_ns
         return float(latencies.mean()), float(latencies.std())
 
     def _limit_of_ratio(self) -> int:
-        if self.ratio > self.rules.single_kernel_ratio:
-            return 0
-        if self.ratio > self.rules.critical_ratio:
-            return 1
         if self.ratio >= self.rules.critical_ratio:
-            return 2
+            return 0 if self.ratio > self.rules.critical_ratio else 1
         return self._one_below_full() if self.ratio >= self.rules.degrade_ratio else len(self.ladder) - 1
 
     def _limit_of_jitter(self, mean: float, std: float) -> int:
         rules = self.rules
         if std > rules.jitter_violation or (mean > rules.jitter_mean and std > rules.jitter_with_mean):
-            return 2
+            return 1
         return self._one_below_full() if std > rules.jitter_degrade else len(self.ladder) - 1
 
     def _one_below_full(self) -> int:
-        return max(2, len(self.ladder) - 2)
+        return max(1, len(self.ladder) - 2)
 
     def _move(self, limit: int, std: float) -> None:
         """Goes down to the limit at once, and up one rung after enough healthy observations."""
@@ -201,6 +192,11 @@ class Shedder:
             self._below_since_ns = None
         elif self._below_since_ns is None:
             self._below_since_ns = now_ns
+
+
+def _check_rising(rules: SheddingRules, *names: str) -> None:
+    values = [getattr(rules, name) for name in names]
+    _check(0 < values[0] and values == sorted(values), " <= ".join(names), tuple(values), "positive and in this order")
 
 
 def _check(holds: bool, name: str, found: object, wanted: str) -> None:

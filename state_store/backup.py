@@ -32,7 +32,7 @@ PAIRS_AT_ONCE = 512
 ARRAY_BYTES_MAX = 256 << 20
 BLOCK = 1 << 20
 PAIRED = ("states", "latest")
-CAUGHT_UP_S, PAUSE_S = 30.0, 0.002
+CAUGHT_UP_S, PAUSE_S = 90.0, 0.002  # Longer than a worker leaves a changed state unstored.
 NOT_ONE = "it is not a backup of a fleet"
 
 
@@ -70,7 +70,7 @@ async def write_backup(logs: Logs, meta: Meta, path: Path, partitions: list[int]
             fleet |= {"generation": meta.generation, "past": meta.past}
         out.put([MAGIC, FORMAT, {"namespace": logs.keys.namespace, **fleet}])
         for partition in partitions:
-            moment, tables = await _take(logs, partition)
+            moment, tables = await caught_up(logs, partition)
             out.put(["partition", partition, _control(moment)])
             for name, flat in tables.items():
                 for start in range(0, len(flat), 2 * PAIRS_AT_ONCE):
@@ -80,8 +80,8 @@ async def write_backup(logs: Logs, meta: Meta, path: Path, partitions: list[int]
     return Summary(logs.keys.namespace, meta, moments)
 
 
-async def _take(logs: Logs, partition: int) -> tuple[Moment, dict[str, list[bytes]]]:
-    """Waits for a moment at which the stored states are those of the cursor; a worker makes one every few commits."""
+async def caught_up(logs: Logs, partition: int) -> tuple[Moment, dict[str, list[bytes]]]:
+    """Waits for a moment at which the stored states are those of the cursor, which workers make again and again."""
     keys = logs.keys.of(partition)
     asked = ("HMGET", keys.control, "cursor", "state_cursor", "applied")
     for _ in range(int(CAUGHT_UP_S / PAUSE_S)):
@@ -95,8 +95,8 @@ async def _take(logs: Logs, partition: int) -> tuple[Moment, dict[str, list[byte
                 return moment, {"states": states, "latest": latest}
         await asyncio.sleep(PAUSE_S)
     raise BackupRefused(
-        f"Partition {partition}: its stored states stay behind its cursor, so nobody works on it. Start a worker, "
-        "which catches up at once, and export again."
+        f"Partition {partition}: its stored states stayed behind its cursor for {CAUGHT_UP_S:.0f} s. Is a worker at "
+        "work on it (predictor lag)? One that starts catches up at once."
     )
 
 

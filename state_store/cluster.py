@@ -120,13 +120,21 @@ class EmbeddedCluster:
         """Moves the keys of an open slot, one by one when there is a pause between them, and closes it."""
         source, moved = self.owner(slot), 0
         while keys := self.ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 1 if pause_s else KEYS_AT_ONCE):
-            self.ask(source, "MIGRATE", "127.0.0.1", to.port, "", 0, MIGRATE_MS_MAX, "KEYS", *keys)
-            moved += len(keys)
+            moved += self.move_keys(source, to, keys)
             time.sleep(pause_s)
         for node in (to, source, *self._clients):
             if "master" in _myself(self.ask(node, "CLUSTER", "NODES"))[2]:
                 self.ask(node, "CLUSTER", "SETSLOT", slot, "NODE", self._ids[to])
         return moved
+
+    def keys_in(self, slot: int) -> list[bytes]:
+        """The keys that a slot's owner has, a hundred at most."""
+        return self.ask(self.owner(slot), "CLUSTER", "GETKEYSINSLOT", slot, KEYS_AT_ONCE)
+
+    def move_keys(self, source: EmbeddedRedis, to: EmbeddedRedis, keys: Sequence[bytes]) -> int:
+        """Moves some keys of an open slot; gives how many."""
+        self.ask(source, "MIGRATE", "127.0.0.1", to.port, "", 0, MIGRATE_MS_MAX, "KEYS", *keys)
+        return len(keys)
 
     def kill(self, node: EmbeddedRedis) -> None:
         """Ends a node as a power cut would."""

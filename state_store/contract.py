@@ -3,14 +3,18 @@
 Two implementations keep these promises: `RedisStateStore` and, in a dict, `MemoryStateStore`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from itertools import chain
 from typing import Any, Protocol
 
 import msgpack
 import numpy as np
 from numpy.typing import NDArray
+
+from state_store.errors import StoreUnavailable
+from state_store.frames import ticks_in
 
 SCHEMA = 1
 START = b"0-0"  # The cursor before the first tick.
@@ -29,7 +33,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much stays readable behind the cursor, per partition, in entries."""
+    """How much stays readable behind the cursor, per partition."""
 
     ticks: int = 100_000
     predictions: int = 100_000
@@ -51,9 +55,14 @@ class Meta:
     moved_ms: int = 0  # When it moved last, by the server's clock.
 
     def of(self, generation: int) -> "Meta":
-        """The same fleet as it was in a generation before."""
+        """The same fleet as it was in a generation before; raises StoreUnavailable for one that is not there yet."""
         if generation == self.generation:
             return self
+        if generation > self.generation:
+            raise StoreUnavailable(
+                f"The fleet is in generation {self.generation} of its partitions: a failover took it back from "
+                f"{generation}. See `predictor repartition --status`."
+            )
         return replace(self, partitions=self.past[generation], generation=generation, past=self.past[:generation])
 
 
@@ -102,7 +111,10 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """One read as columns, ids ascending. A malformed tick keeps its place: value NaN, times as far as known."""
+    """One read as columns, ids ascending. A malformed tick keeps its place: value NaN, times as far as known.
+
+    A frame that cannot be read has one row, which stands for all the ticks that it should hold.
+    """
 
     ids: list[bytes]
     assets: list[bytes]
@@ -111,10 +123,16 @@ class Ticks:
     arrivals_ns: NDArray[np.int64]
     request_ids: list[bytes | None] | None
     malformed: dict[int, str]
-    entries: list[list[bytes]] = field(repr=False)  # Names and values as they were sent.
+    entries: Sequence[list[bytes] | None] = field(repr=False)  # Names and values as sent; None within a frame.
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def count(self) -> int:
+        """How many ticks were sent, those of broken frames too."""
+        broken = (ticks_in(self.entries[index] or ()) for index in self.malformed)
+        return len(self) + sum(broken) - len(self.malformed)
 
     def __getitem__(self, part: slice) -> "Ticks":
         start, stop, _ = part.indices(len(self.ids))
@@ -130,8 +148,8 @@ class Ticks:
         )
 
     def payload(self, index: int) -> bytes:
-        """Packs a tick as it was sent (MessagePack: name, value, name, ...), for a dead letter."""
-        pieces = self.entries[index]
+        """Packs a tick as it was sent, or as it would have been alone (MessagePack: name, value, ...)."""
+        pieces = self.entries[index] or tick_fields(self.assets[index], self.values[index], self.times_ns[index])
         if sum(map(len, pieces)) > PAYLOAD_BYTES_MAX:
             pieces = [piece[:256] for piece in pieces[:32]]
         return bytes(msgpack.packb(pieces) or b"")
@@ -174,11 +192,11 @@ class Probe:
     """A partition from outside: how far it is and who works on it."""
 
     partition: int
-    added: int
-    length: int
-    applied: int
-    trimmed: int
-    backlog: int
+    added: int  # Ticks.
+    length: int  # Entries.
+    applied: int  # Ticks.
+    trimmed: int  # Entries.
+    backlog: int  # Ticks.
     cursor: bytes
     first_id: bytes
     last_id: bytes
@@ -191,6 +209,7 @@ class Probe:
     state_cursor: bytes = START  # The last tick that the stored states reflect.
     closed: bool = False  # Its assets go to the next generation: it takes no more ticks.
     drained: bool = False  # All its ticks are in its stored states, and nobody may hold it any more.
+    framed: int = 0  # Ticks beyond one an entry that frames have brought.
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,6 +365,29 @@ class StateStore(Protocol):
     async def close(self) -> None:
         """Closes every connection; leases stay until released or expired."""
         ...
+
+
+def joined(parts: Sequence[Ticks]) -> Ticks:
+    """Reads that follow each other as one."""
+    malformed, start, asked = {}, 0, any(part.request_ids is not None for part in parts)
+    for part in parts:
+        malformed |= {start + place: why for place, why in part.malformed.items()}
+        start += len(part)
+    return Ticks(
+        ids=list(chain.from_iterable(part.ids for part in parts)),
+        assets=list(chain.from_iterable(part.assets for part in parts)),
+        values=np.concatenate([part.values for part in parts]),
+        times_ns=np.concatenate([part.times_ns for part in parts]),
+        arrivals_ns=np.concatenate([part.arrivals_ns for part in parts]),
+        request_ids=list(chain.from_iterable(p.request_ids or [None] * len(p) for p in parts)) if asked else None,
+        malformed=malformed,
+        entries=list(chain.from_iterable(part.entries for part in parts)),
+    )
+
+
+def tick_fields(asset: bytes, value: float, time_ns: int) -> list[bytes]:
+    """The names and values of a tick that is sent alone."""
+    return [b"a", asset, b"y", repr(float(value)).encode(), b"t", b"%d" % time_ns]
 
 
 def id_order(entry_id: bytes) -> tuple[int, int]:

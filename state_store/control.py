@@ -47,16 +47,17 @@ redis.call('HDEL', KEYS[1], current + 1 - tonumber(ARGV[3]))
 return current + 1
 """
 
-# The backlog is what the log holds less what it still holds of the applied ticks, so it needs no `entries-added`,
-# which Redis 6.2 does not have. Exact as long as nobody but the commit deletes ticks.
+# The backlog is all ticks that ever came less the applied ones. They came in the entries of the log and those cut off
+# it, so this needs no `entries-added`, which Redis 6.2 does not have; and frames brought more than one an entry. Exact
+# as long as nobody but the commit deletes ticks.
 BACKLOG_LUA = """
-local function backlog_of(length, last, cursor, applied, trimmed)
+local function backlog_of(length, framed, last, cursor, applied, trimmed)
   if last == cursor or length == 0 then return 0 end
-  return math.max(1, length - (applied - trimmed))
+  return math.max(1, length + trimmed + framed - applied)
 end
 """
 
-# KEYS: ticks control
+# KEYS: ticks control frames
 _PROBE_LUA = (
     BACKLOG_LUA
     + """
@@ -69,15 +70,17 @@ local c = redis.call('HMGET', KEYS[2],
   'closed', 'drained')
 local applied, cursor, trimmed = tonumber(c[1] or '0'), c[2] or '0-0', tonumber(c[3] or '0')
 local length, last = stream['length'] or 0, stream['last-generated-id'] or '0-0'
-local backlog, oldest, left = backlog_of(length, last, cursor, applied, trimmed), 0, 0
+local framed = tonumber(redis.call('HGET', KEYS[3], 'framed') or '0')
+local backlog, oldest, left = backlog_of(length, framed, last, cursor, applied, trimmed), 0, 0
 local unread = redis.call('XRANGE', KEYS[1], '(' .. cursor, '+', 'COUNT', 1)[1]
 if unread then oldest = now - tonumber(string.match(unread[1], '^%d+')) else backlog = 0 end
 if c[9] and c[9] ~= '' then left = tonumber(c[6] or '0') - now end
 local first = stream['first-entry'] and stream['first-entry'][1] or ''
 if c[11] then last = stream['last-entry'] and stream['last-entry'][1] or cursor end
-return {stream['entries-added'] or applied + backlog, length, applied, trimmed, backlog, cursor, first, last,
+local added = stream['entries-added'] and stream['entries-added'] + framed or applied + backlog
+return {added, length, applied, trimmed, backlog, cursor, first, last,
         c[5] or '', tonumber(c[4] or '0'), math.max(left, 0), tonumber(c[7] or '0'), math.max(oldest, 0), c[8] or '',
-        c[10] or cursor, c[11] and 1 or 0, c[12] and 1 or 0}
+        c[10] or cursor, c[11] and 1 or 0, c[12] and 1 or 0, framed}
 """
 )
 
@@ -176,12 +179,12 @@ class FleetControl:
 
 def probe_words(keys: PartitionKeys) -> tuple[str | bytes, ...]:
     """The command that looks at one partition."""
-    return "EVAL", _PROBE_LUA, "2", keys.ticks, keys.control
+    return "EVAL", _PROBE_LUA, "3", keys.ticks, keys.control, keys.frames
 
 
 def decode_probe(partition: int, reply: list) -> Probe:
     """What its reply says."""
-    (*told, state_cursor, closed, drained) = reply
+    (*told, state_cursor, closed, drained, framed) = reply
     (*counts, cursor, first_id, last_id, owner, epoch, left_ms, attempts, oldest_ms, seal) = told
     added, length, applied, trimmed, backlog = counts
     return Probe(
@@ -203,6 +206,7 @@ def decode_probe(partition: int, reply: list) -> Probe:
         state_cursor=state_cursor,
         closed=bool(closed),
         drained=bool(drained),
+        framed=framed,
     )
 
 

@@ -10,7 +10,7 @@ from state_store.contract import Probe
 from state_store.control import decode_probe, probe_words
 from state_store.keys import Keys, partition_of
 from state_store.letters import Letter, letter_of
-from state_store.logs import Looking, entry_of
+from state_store.logs import Looking, entry_of, ticks_of
 from state_store.ticks import read_tick
 
 SCAN_BEGIN = b"0"
@@ -94,10 +94,11 @@ class Glances:
 
     async def value(self, partition: int, tick_id: bytes) -> float | None:
         """The value of one tick; None if the log holds it no more."""
-        found = await self._looking.ask("XRANGE", self._keys.of(partition).ticks, tick_id, tick_id)
-        if not found:
+        found = await self._looking.ask("XRANGE", self._keys.of(partition).ticks, tick_id, "+", "COUNT", "1")
+        fields = dict(ticks_of(found[0]) if found else ()).get(tick_id)
+        if fields is None:
             return None
-        value, _, fault = read_tick(entry_of(found[0])[1], lambda _: None)
+        value, _, fault = read_tick(fields, lambda _: None)
         return None if fault else value
 
     async def names(self, partition: int, place: bytes, pattern: bytes, count: int) -> tuple[bytes, list[bytes]]:

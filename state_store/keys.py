@@ -12,6 +12,7 @@ from zlib import crc32
 from state_store.errors import BadUrl
 
 ASSET_BYTES_MAX = 256
+TO_OPEN = "{%d+%.%d+}"  # In Lua: a key of a later generation, which holds nothing good before it is opened.
 _NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -66,6 +67,7 @@ class PartitionKeys:
     rejected: bytes
     producers: bytes
     put_aside: bytes
+    frames: bytes  # hash: framed, the ticks beyond one an entry that frames have brought
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class Sender:
     relocate: Callable[[int, Outbox], None]  # Gives an outbox to the lane of the node that has its partition now.
     announce: Callable[[], Awaitable[None]]  # Something moved, or cannot.
     follow: Callable[[], None]  # A partition is closed: the fleet goes on in another generation of partitions.
+    frames: bool  # Many ticks travel as one entry.
 
 
 class Lane:
@@ -83,7 +84,7 @@ class Lane:
         """From now on this partition's ticks go this way."""
         self.outboxes[partition] = outbox
         outbox.lane = self
-        if outbox.waiting:
+        if outbox.has_to_ask:
             self.waiting.set()
 
     async def run(self) -> None:
@@ -120,9 +121,8 @@ class Lane:
             self.hurry.clear()
 
     def _sendable(self) -> list[tuple[int, Outbox]]:
-        """The partitions that have ticks to send and may still take some."""
-        every = self.outboxes.items()
-        return [(partition, outbox) for partition, outbox in every if outbox.waiting and not outbox.closed]
+        """The partitions that may take the ticks that wait, or have to be asked what they have."""
+        return [(partition, outbox) for partition, outbox in self.outboxes.items() if outbox.has_to_ask]
 
     async def _round(self) -> None:
         """Sends the next batch of every partition that has one, all in one write."""
@@ -157,14 +157,14 @@ class Lane:
     def _call(self, partition: int, outbox: Outbox, now: float) -> bytes:
         if now - outbox.moved_at > self._limits.rewind_s:
             outbox.kept.clear()  # A server that has forgotten us since has not lost these.
-        ticks = outbox.head(self._limits.batch_size_max)
+        ticks = outbox.head(outbox.fits or self._limits.batch_size_max)
         first, backlog_max = outbox.acknowledged + 1, self._limits.backlog_max
         keys, name, session = self._sender.keys.of(partition), self._sender.name, self._sender.session
-        return ingest_call(keys, name, session, first, outbox.resume, backlog_max, ticks)
+        return ingest_call(keys, name, session, first, outbox.resume, backlog_max, ticks, self._sender.frames)
 
     def _settle(self, partition: int, outbox: Outbox, reply: Any) -> None:
         """Follows the server's answer for one partition."""
-        outbox.obstacle, outbox.retry_at = None, 0.0
+        outbox.obstacle, outbox.retry_at, outbox.fits = None, 0.0, 0
         if isinstance(reply, ServerError):
             return self._refused(partition, outbox, reply)
         code, last, detail = reply
@@ -186,6 +186,7 @@ class Lane:
                 if outbox.acknowledge(last):
                     outbox.moved_at = time.monotonic()
                 if code == b"FULL":
+                    outbox.fits = int(detail or 0)
                     _hinder(outbox, self._full(partition))
 
     def _refused(self, partition: int, outbox: Outbox, reply: ServerError) -> None:

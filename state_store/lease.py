@@ -8,7 +8,7 @@ ends its holders again and again is one of them.
 
 from state_store.contract import START, Control, Held, Lease
 from state_store.errors import PartitionMoved, PartitionSealed
-from state_store.keys import PartitionKeys
+from state_store.keys import TO_OPEN, PartitionKeys
 from state_store.room import PASS_WHEN_FULL_LUA
 
 # KEYS: control ticks               ARGV: op worker nonce epoch ttl_ms
@@ -36,12 +36,14 @@ local function reply(code)
 end
 """
     + PASS_WHEN_FULL_LUA
-    + """
-local held = get('nonce', '')
+    + f"""
+local to_open = string.find(KEYS[1], '{TO_OPEN}')
+"""
+    + """local held = get('nonce', '')
 local expired = held == '' or tonumber(get('until', '0')) <= now
 if op == 'acquire' then
   if get('seal', '') ~= '' then return reply('SEALED') end
-  if get('drained', '') ~= '' then return reply('MOVED') end
+  if get('drained', '') ~= '' or to_open and get('opened', '') == '' then return reply('MOVED') end
   if held == nonce then return reply('OK') end
   if not expired then return reply('HELD') end
   local attempts = waiting() and tonumber(get('attempts', '0')) or 0
@@ -118,8 +120,8 @@ def sealed(partition: int, why: str, key: bytes) -> PartitionSealed:
 
 
 def moved(partition: int) -> PartitionMoved:
-    """Says that nothing more happens in a partition."""
+    """Says that nothing happens in a partition, any more or as yet."""
     return PartitionMoved(
-        f"Partition {partition} is closed, its assets go to the next generation of partitions: wait until that is "
-        "the current one (see `predictor repartition --status`)."
+        f"Partition {partition} is not open: the fleet is on its way to another number of partitions. Wait until it is "
+        "there (see `predictor repartition --status`)."
     )

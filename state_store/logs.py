@@ -2,11 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from itertools import chain
 from typing import Any
 
+import numpy as np
+
 from state_store.client import Address, Timeouts
-from state_store.contract import START, Meta
+from state_store.contract import START, Meta, Probe, id_order, tick_fields
 from state_store.errors import SlotMoved
+from state_store.frames import Opened, is_frame, ticks_in
 from state_store.keys import Keys
 from state_store.refusals import refusal
 from state_store.route import Route
@@ -96,15 +100,36 @@ class Logs:
     async def pages(
         self, partition: int, log: str, after: bytes = START, until: bytes = b"+"
     ) -> AsyncIterator[list[Entry]]:
-        """Entries of `ticks`, `predictions` or `rejected` after an id, up to another or the present end."""
+        """Entries of `ticks`, `predictions` or `rejected` after an id, up to another or the present end.
+
+        Ticks of a frame come one by one, as if each had been sent alone.
+        """
         key = getattr(self.keys.of(partition), log)
         while True:
             page = await self.looking.ask("XRANGE", key, b"(" + after, until, "COUNT", str(PAGE))
-            if page:
-                yield [entry_of(raw) for raw in page]
-                after = page[-1][0]
+            entries: list[Entry] = []
+            for raw in page:
+                entries += ticks_of(raw, after) if log == "ticks" else [entry_of(raw)]
+                after = raw[0]
+                if len(entries) >= PAGE:
+                    yield entries
+                    entries = []
+            if entries:
+                yield entries
             if len(page) < PAGE:
                 return
+
+    async def ticks_gone(self, probe: Probe) -> int:
+        """How many of a partition's ticks its log holds no more."""
+        if not probe.framed or not probe.trimmed:
+            return probe.trimmed
+        cursor, kept = id_order(probe.cursor), 0  # What was cut off counts entries: the ticks are told by what is left.
+        async for page in self.pages(probe.partition, "ticks"):
+            applied = [fields for entry_id, fields in page if id_order(entry_id) <= cursor]
+            kept += sum(ticks_in(list(chain.from_iterable(fields.items()))) for fields in applied)  # One may be broken.
+            if id_order(page[-1][0]) > cursor:
+                break
+        return probe.applied - kept
 
     async def entry(self, partition: int, log: str, entry_id: bytes) -> dict[bytes, bytes] | None:
         """The fields of one entry, if it is there."""
@@ -121,3 +146,17 @@ def entry_of(raw: list) -> Entry:
     """An entry as the server answers it."""
     entry_id, fields = raw
     return entry_id, dict(zip(fields[0::2], fields[1::2], strict=False))
+
+
+def ticks_of(raw: list, after: bytes = START) -> list[Entry]:
+    """The ticks of an entry after an id; those of a frame as if each had been sent alone."""
+    entry_id, fields = raw
+    if not is_frame(fields):
+        return [entry_of(raw)]
+    opened = Opened()
+    opened.add(entry_id, fields, id_order(after))
+    if opened.broken:
+        return [entry_of(raw)]
+    values, times_ns = np.frombuffer(b"".join(opened.values), "<f8"), np.frombuffer(b"".join(opened.times), "<i8")
+    ticks = map(tick_fields, opened.assets, values, times_ns)
+    return [entry_of([tick_id, tick]) for tick_id, tick in zip(opened.ids, ticks, strict=True)]

@@ -41,10 +41,11 @@ from state_store.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from state_store.frames import ticks_in
 from state_store.keys import partition_of, tag_of
 from state_store.lease import moved
 from state_store.meta import compare_meta
-from state_store.moving import next_meta, not_begun, not_drained
+from state_store.moving import CARRIED, next_meta, not_begun, not_drained
 from state_store.retention import Mark, advance
 from state_store.room import PREDICTIONS_LEFT
 from state_store.ticks import AssetCheck, parse
@@ -52,6 +53,15 @@ from state_store.ticks import AssetCheck, parse
 Fault = Callable[[str, int], Awaitable[None]]
 Fields = dict[bytes, bytes]
 Order = tuple[int, int]
+
+
+def _flat(fields: Mapping[bytes, bytes]) -> list[bytes]:
+    """Names and values, as they come over the wire."""
+    return list(chain(*fields.items()))
+
+
+def _count(fields: Mapping[bytes, bytes]) -> int:
+    return ticks_in(_flat(fields))
 
 
 async def _no_fault(point: str, partition: int) -> None:
@@ -66,6 +76,7 @@ class Log:
         self.orders: list[Order] = []
         self.last: bytes = START
         self.added = 0
+        self.framed = 0  # Ticks beyond one an entry.
 
     def append(self, entry_id: bytes, fields: Fields) -> None:
         assert id_order(entry_id) > id_order(self.last), f"{entry_id!r} does not come after {self.last!r}"
@@ -73,6 +84,7 @@ class Log:
         self.orders.append(id_order(entry_id))
         self.last = entry_id
         self.added += 1
+        self.framed += _count(fields) - 1
 
     def after(self, entry_id: bytes) -> list[tuple[bytes, Fields]]:
         return self.entries[bisect.bisect_right(self.orders, id_order(entry_id)) :]
@@ -120,7 +132,9 @@ class MemoryPartition:
         )
 
     def backlog(self) -> int:
-        return len(self.ticks.after(self.cursor))
+        """As the server counts: all ticks that ever came less the applied ones."""
+        counted = len(self.ticks.entries) + self.trimmed + self.ticks.framed - self.applied
+        return max(1, counted) if self.ticks.after(self.cursor) else 0
 
 
 class Memory:
@@ -141,17 +155,17 @@ class Memory:
         return self.partitions.setdefault(home, MemoryPartition())
 
     def append(self, partition: int, fields: Mapping[bytes, bytes], generation: int = 0) -> bytes:
-        """Appends a raw tick as a plain XADD would; gives its id."""
+        """Appends a raw tick as a plain XADD would, or a frame as the ingest script; gives its id."""
         kept = self.partition(partition, generation)
         if kept.closed:
             raise PartitionMoved(f"The memory takes no ticks in partition {partition} any more.")
         return self.stamp(kept.ticks, fields)
 
     def stamp(self, log: Log, fields: Mapping[bytes, bytes]) -> bytes:
-        """Appends an entry with the next id that the clock gives."""
+        """Appends an entry with the next id that the clock gives; a frame needs as many as it has ticks."""
         last_ms, last_sequence = id_order(log.last)
-        now_ms = self.clock_ms()
-        order = (now_ms, 0) if now_ms > last_ms else (last_ms, last_sequence + 1)
+        now_ms, count = self.clock_ms(), _count(fields)
+        order = (now_ms, count - 1) if now_ms > last_ms else (last_ms, last_sequence + count)
         entry_id = b"%d-%d" % order
         log.append(entry_id, dict(fields))
         return entry_id
@@ -196,18 +210,26 @@ class MemoryStateStore:
 
     async def read_meta(self) -> Meta:
         await self._fault("read_meta", -1)
+        return self._oriented(self._meta())
+
+    def _meta(self) -> Meta:
         if self.memory.meta is None:
             raise FleetMissing("There is no fleet in memory yet: open one with open_fleet.")
-        return self._oriented(self.memory.meta)
+        return self.memory.meta
 
     def _oriented(self, meta: Meta) -> Meta:
         self._generation = meta.generation if self._generation is None else self._generation
         return meta
 
-    def _kept(self, partition: int) -> MemoryPartition:
+    @property
+    def generation(self) -> int:
+        """Of the partitions that this store works on."""
         if self._generation is None and self.memory.meta is not None:
             self._generation = self.memory.meta.generation
-        return self.memory.partition(partition, self._generation or 0)
+        return self._generation or 0
+
+    def _kept(self, partition: int) -> MemoryPartition:
+        return self.memory.partition(partition, self.generation)
 
     def follow(self, meta: Meta) -> None:
         self._generation = meta.generation
@@ -215,36 +237,54 @@ class MemoryStateStore:
             each.clear()
 
     async def begin_move(self, partitions: int) -> Meta:
-        meta = next_meta(await self.read_meta(), partitions)
-        if meta.generation == self._generation and partitions != meta.partitions:
+        next_meta(await self.read_meta(), partitions)
+        await self._fault("begin_move", -1)
+        meta = self._meta()
+        if meta.generation == self._generation and not meta.next_partitions and meta.partitions != partitions:
             self.memory.meta = replace(meta, next_partitions=partitions)
-        return await self.read_meta()
+        return next_meta(await self.read_meta(), partitions)
 
     async def close_partition(self, partition: int) -> Probe:
-        meta, kept = await self.read_meta(), self._kept(partition)
+        meta = await self.read_meta()
         if meta.generation == self._generation and not meta.next_partitions:
             raise not_begun()
+        await self._fault("close", partition)
+        kept = self._kept(partition)
         if kept.seal:
             raise PartitionSealed(f"Partition {partition} is sealed: {kept.seal}")
-        kept.closed = True
-        if not kept.drained and kept.cursor == kept.state_cursor and not kept.backlog():
+        self._close(kept)
+        if not kept.drained and self._worked_off(kept):
             kept.drained, kept.epoch, kept.nonce, kept.owner, kept.until_ms = True, kept.epoch + 1, b"", "", 0
         return await self.probe(partition)
 
+    def _close(self, kept: MemoryPartition) -> None:
+        kept.closed = True
+
+    def _worked_off(self, kept: MemoryPartition) -> bool:
+        return kept.cursor == kept.state_cursor and not kept.backlog()
+
     async def carry(self, partition: int) -> Carried:
-        meta, kept = await self.read_meta(), self._kept(partition)
+        meta = await self.read_meta()
         if meta.generation != self._generation:
             return Carried(0, 0)
         if not meta.next_partitions:
             raise not_begun()
-        if not kept.drained:
+        return Carried(*[await self._carry(partition, name, meta.next_partitions) for name in CARRIED])
+
+    async def _carry(self, partition: int, name: str, partitions: int) -> int:
+        await self._fault("carry", partition)
+        if not self._kept(partition).drained:
             raise not_drained(partition)
-        for asset in kept.states.keys() | kept.latest.keys():
-            home = self.memory.partition(partition_of(asset, meta.next_partitions), meta.generation + 1)
-            for there, here in ((kept.states, home.states), (kept.latest, home.latest)):
-                if asset in there and not home.opened:
-                    here[asset] = there[asset]
-        return Carried(len(kept.states), len(kept.latest))
+        source = dict(getattr(self._kept(partition), name))
+        await self._fault("carry.write", partition)
+        for asset, value in source.items():
+            home = self.memory.partition(partition_of(asset, partitions), self.generation + 1)
+            if self._may_carry(home):
+                getattr(home, name)[asset] = value
+        return len(source)
+
+    def _may_carry(self, home: MemoryPartition) -> bool:
+        return not home.opened
 
     async def end_move(self) -> Meta:
         meta = await self.read_meta()
@@ -252,6 +292,26 @@ class MemoryStateStore:
             return meta
         if not meta.next_partitions:
             raise not_begun()
+        await self._fault("end.count", -1)
+        if self._meta().generation == meta.generation:
+            self._count_carried(meta)
+        await self._fault("end.open", -1)
+        for partition in range(meta.next_partitions):
+            self.memory.partition(partition, meta.generation + 1).opened = True
+        await self._fault("end.switch", -1)
+        now = self._meta()
+        if (now.generation, now.next_partitions) == (meta.generation, meta.next_partitions):
+            self.memory.meta = replace(
+                now,
+                partitions=now.next_partitions,
+                generation=now.generation + 1,
+                past=(*now.past, now.partitions),
+                next_partitions=0,
+                moved_ms=self.memory.clock_ms(),
+            )
+        return await self.read_meta()
+
+    def _count_carried(self, meta: Meta) -> None:
         old = [self._kept(partition) for partition in range(meta.partitions)]
         new = [self.memory.partition(p, meta.generation + 1) for p in range(meta.next_partitions)]
         for partition, kept in enumerate(old):
@@ -260,17 +320,6 @@ class MemoryStateStore:
         there, here = (sum(len(kept.states) + len(kept.latest) for kept in each) for each in (old, new))
         if there != here:
             raise MoveRefused(f"{here} of {there} states and predictions were carried over: carry the others too.")
-        for kept in new:
-            kept.opened = True
-        self.memory.meta = replace(
-            meta,
-            partitions=meta.next_partitions,
-            generation=meta.generation + 1,
-            past=(*meta.past, meta.partitions),
-            next_partitions=0,
-            moved_ms=self.memory.clock_ms(),
-        )
-        return await self.read_meta()
 
     async def forget_past(self) -> Meta:
         meta = await self.read_meta()
@@ -298,7 +347,7 @@ class MemoryStateStore:
         now = self.memory.clock_ms()
         if kept.seal:
             raise PartitionSealed(f"Partition {partition} is sealed: {kept.seal}")
-        if kept.drained:
+        if kept.drained or (self.generation and not kept.opened):
             raise moved(partition)
         if kept.nonce != nonce:
             if kept.nonce and kept.until_ms > now:
@@ -362,13 +411,13 @@ class MemoryStateStore:
         log = self._kept(partition).ticks
         if block_ms and not log.after(after):
             await self.memory.wait_for_ticks(log, after, block_ms)
-        entries = [[entry_id, list(chain(*fields.items()))] for entry_id, fields in log.after(after)[:count]]
-        return parse(entries, await self._check(partition))
+        entries = [[entry_id, _flat(fields)] for entry_id, fields in log.after(after)[:count]]
+        return parse(entries, await self._check(partition), after, count)
 
     async def _check(self, partition: int) -> AssetCheck:
         if partition not in self._checks:
             meta = await self.read_meta()
-            self._checks[partition] = AssetCheck(partition, meta.of(self._generation or 0).partitions)
+            self._checks[partition] = AssetCheck(partition, meta.of(self.generation).partitions)
         return self._checks[partition]
 
     async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:
@@ -451,11 +500,11 @@ class MemoryStateStore:
         unread = kept.ticks.after(kept.cursor)
         return Probe(
             partition=partition,
-            added=kept.ticks.added,
+            added=kept.ticks.added + kept.ticks.framed,
             length=len(kept.ticks.entries),
             applied=kept.applied,
             trimmed=kept.trimmed,
-            backlog=len(unread),
+            backlog=kept.backlog(),
             cursor=kept.cursor,
             first_id=kept.ticks.entries[0][0] if kept.ticks.entries else b"",
             last_id=kept.ticks.last,
@@ -468,6 +517,7 @@ class MemoryStateStore:
             state_cursor=kept.state_cursor,
             closed=kept.closed,
             drained=kept.drained,
+            framed=kept.ticks.framed,
         )
 
     async def register_worker(self, name: str, info: Mapping[str, Any]) -> None:

@@ -6,24 +6,36 @@
     carry    states and newest predictions are copied to the next homes of their assets
     end      every new partition is opened, which ends the copying, then one HSET on meta makes them the current ones
 
-A copy that comes late finds its new partition open and writes nothing. The old logs stay closed for ever, emptied by
+A copy that comes late finds its new partition open and writes nothing. What is not open takes no numbered tick and no
+worker: a failover may take the fleet back before the copying. The old logs stay closed for ever, emptied by
 `forget_past` or not, so a client that slept through it all is told instead of sending into the void.
+
+What was copied or counted counts as long as the connections last over which it was: behind a new one may be a server
+that lost the end of it. And nobody is sent to the next partitions before the replicas have them whole.
 """
 
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
+from state_store.client import Address
 from state_store.contract import Carried, Meta, Probe
 from state_store.errors import MoveRefused
 from state_store.keys import Keys, PartitionKeys, partition_of
 from state_store.lease import sealed
+from state_store.refusals import refusal
 from state_store.room import PASS_WHEN_FULL_LUA
+from state_store.route import Route
+from state_store.slots import key_of
+from state_store.wire import Connection, ServerError, encode
 
 PAIRS_AT_ONCE = 128
+REPLICAS_MS_MAX = 3000
 CARRIED = ("states", "latest")
-FORGOTTEN = ("states", "latest", "predictions", "rejected", "put_aside", "producers")
+# What each producer has numbered stays: one that slept through it all would send again what was taken.
+FORGOTTEN = ("states", "latest", "predictions", "rejected", "put_aside", "frames")
 Call = Callable[..., Awaitable[Any]]
 
 # KEYS: meta    ARGV: partitions
@@ -76,11 +88,51 @@ return 1
 """
 
 
+class Lasting(AbstractAsyncContextManager["Lasting"]):
+    """One connection to each node, of which none is replaced."""
+
+    def __init__(self, route: Route):
+        self._route = route
+        self._wires: dict[Address, Connection] = {}
+
+    async def __aexit__(self, *_: object) -> None:
+        for wire in self._wires.values():
+            wire.abort()
+
+    async def ask(self, *words: Any) -> Any:
+        """The answer to one command; a redirection is an error too."""
+        address = self._route.guess(key_of(words) or b"")
+        if address not in self._wires:
+            self._wires[address] = await address.connect(self._route.timeouts)
+        return await self._answer(self._wires[address], *words)
+
+    async def replicated(self) -> None:
+        """Waits until the replicas have all that was written so far; raises MoveRefused."""
+        for address, wire in self._wires.items():
+            info = await self._answer(wire, "INFO", "replication")
+            replicas = int(info.partition(b"connected_slaves:")[2].split()[0])
+            there = await self._answer(wire, "WAIT", str(replicas), str(REPLICAS_MS_MAX)) if replicas else 0
+            if there < replicas:
+                raise MoveRefused(
+                    f"{there} of {replicas} replicas of {address} have what was copied: see why the others are behind, "
+                    "then give the same command again."
+                )
+
+    async def _answer(self, wire: Connection, *words: Any) -> Any:
+        told = [word if isinstance(word, bytes | str) else str(word) for word in words]
+        (reply,) = await wire.ask(encode(*told), 1, self._route.timeouts.reply_s)
+        if isinstance(reply, ServerError):
+            error = refusal(str(reply), wire.where)
+            self._route.heed(error)
+            raise error
+        return reply
+
+
 class Moving:
     """The steps, for a store that works on the generation of `keys`."""
 
-    def __init__(self, call: Call, keys: Keys, probe: Callable[[int], Awaitable[Probe]]) -> None:
-        self._call, self._keys, self._probe = call, keys, probe
+    def __init__(self, call: Call, keys: Keys, probe: Callable[[int], Awaitable[Probe]], route: Route) -> None:
+        self._call, self._keys, self._probe, self._route = call, keys, probe, route
         self._next = replace(keys, generation=keys.generation + 1)
 
     async def begin(self, partitions: int) -> None:
@@ -100,23 +152,29 @@ class Moving:
         """Copies page by page; what is open already was complete."""
         if not meta.next_partitions:
             raise not_begun()
-        if not (await self._probe(partition)).drained:
-            raise not_drained(partition)
-        counts = [await self._carry(partition, name, meta.next_partitions) for name in CARRIED]
+        await self._route.find(None)
+        async with Lasting(self._route) as lasting:
+            await self._check_drained(lasting, partition)
+            counts = [await self._carry(lasting, partition, name, meta.next_partitions) for name in CARRIED]
         return Carried(*counts)
 
-    async def _carry(self, partition: int, name: str, partitions: int) -> int:
+    async def _carry(self, lasting: Lasting, partition: int, name: str, partitions: int) -> int:
         source, place = getattr(self._keys.of(partition), name), b"0"
         while True:
-            place, found = await self._call("HSCAN", source, place, "COUNT", PAIRS_AT_ONCE)
-            pairs = list(found.items()) if isinstance(found, dict) else list(zip(found[0::2], found[1::2], strict=True))
-            for home, flat in _by_home(pairs, partitions).items():
+            place, found = await lasting.ask("HSCAN", source, place, "COUNT", PAIRS_AT_ONCE)
+            for home, flat in _by_home(list(zip(found[0::2], found[1::2], strict=True)), partitions).items():
                 keys = self._next.of(home)
                 for start in range(0, len(flat), 2 * PAIRS_AT_ONCE):
                     part = flat[start : start + 2 * PAIRS_AT_ONCE]
-                    await self._call("EVAL", _CARRY_LUA, 2, keys.control, getattr(keys, name), *part)
-            if place in (b"0", 0):
-                return await self._call("HLEN", source)
+                    await lasting.ask("EVAL", _CARRY_LUA, 2, keys.control, getattr(keys, name), *part)
+            if place == b"0":
+                return await lasting.ask("HLEN", source)
+
+    async def _check_drained(self, lasting: Lasting, partition: int) -> None:
+        key = self._keys.of(partition).control
+        if not (since := await lasting.ask("HGET", key, "drained")):
+            raise not_drained(partition)
+        await lasting.ask("HSET", key, "drained", since)  # WAIT waits for what its own connection wrote
 
     async def end(self, meta: Meta) -> None:
         """Counts, opens the new partitions, switches."""
@@ -124,20 +182,20 @@ class Moving:
             raise not_begun()
         old = [self._keys.of(partition) for partition in range(meta.partitions)]
         new = [self._next.of(partition) for partition in range(meta.next_partitions)]
-        for partition in range(meta.partitions):
-            if not (await self._probe(partition)).drained:
-                raise not_drained(partition)
-        for name in CARRIED:
-            there, here = await self._count(old, name), await self._count(new, name)
-            if there != here:
-                raise MoveRefused(f"{here} of {there} {name} were carried over: give the same command again.")
-        for keys in new:
-            await self._call("HSET", keys.control, "opened", "1")
-        words = (str(meta.generation), str(meta.next_partitions))
-        await self._call("EVAL", _END_LUA, 1, self._keys.meta, *words)
-
-    async def _count(self, keys: list[PartitionKeys], name: str) -> int:
-        return sum([await self._call("HLEN", getattr(each, name)) for each in keys])
+        await self._route.find(None)
+        async with Lasting(self._route) as lasting:
+            for partition in range(meta.partitions):
+                await self._check_drained(lasting, partition)
+            for name in CARRIED:
+                there, here = await _count(lasting, old, name), await _count(lasting, new, name)
+                if there != here:
+                    raise MoveRefused(f"{here} of {there} {name} were carried over: give the same command again.")
+            await lasting.replicated()  # A draining that a failover undid could not be copied again into what is open.
+            for keys in new:
+                await lasting.ask("HSET", keys.control, "opened", "1")
+            await lasting.replicated()
+            words = (str(meta.generation), str(meta.next_partitions))
+            await lasting.ask("EVAL", _END_LUA, 1, self._keys.meta, *words)
 
     async def forget(self, meta: Meta) -> None:
         """Empties the generations before this one; refuses where ticks were left behind."""
@@ -156,6 +214,10 @@ class Moving:
         cursor = await self._call("HGET", keys.control, "cursor") or b"0-0"
         closed = await self._call("HGET", keys.control, "closed")
         return not closed or bool(await self._call("XRANGE", keys.ticks, b"(" + cursor, "+", "COUNT", 1))
+
+
+async def _count(lasting: Lasting, keys: list[PartitionKeys], name: str) -> int:
+    return sum([await lasting.ask("HLEN", getattr(each, name)) for each in keys])
 
 
 def next_meta(meta: Meta, partitions: int) -> Meta:

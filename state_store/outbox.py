@@ -6,7 +6,7 @@
 
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from state_store.errors import StateStoreError
 
@@ -21,17 +21,24 @@ class Outbox:
         self.acknowledged = 0  # The highest number that the server took.
         self.lost = 0  # Taken by the server, lost by it, and no longer here.
         self.resume = False  # The next call goes on after a gap that cannot be filled.
-        self.waiting: deque[bytes] = deque()
-        self.kept: deque[bytes] = deque(maxlen=rewind_max)
+        self.fits = 0  # Where a frame did not, how many ticks do.
+        self.waiting: deque[Any] = deque()
+        self.kept: deque[Any] = deque(maxlen=rewind_max)
         self.obstacle: StateStoreError | None = None  # Why nothing moves.
         self.retry_at = 0.0
         self.moved_at = 0.0
         self.closed = False  # The partition takes no more: what waits goes to the next generation of partitions.
+        self.unsure = False  # The partition has to be asked what it has, with ticks or without.
         self.lane: Lane  # Over which they go; whoever makes an outbox gives it to one.
 
-    def head(self, count: int) -> list[bytes]:
-        """The next ticks to send; the first has the number `acknowledged + 1`."""
-        return list(islice(self.waiting, count))
+    @property
+    def has_to_ask(self) -> bool:
+        """Whether there is something to say to the partition."""
+        return self.unsure or (bool(self.waiting) and not self.closed)
+
+    def head(self, count: int) -> list[Any]:
+        """The next ticks to send, none to a closed partition; the first has the number `acknowledged + 1`."""
+        return [] if self.closed else list(islice(self.waiting, count))
 
     def acknowledge(self, last: int) -> int:
         """Notes that the server has taken everything up to a number; gives how many that were."""
@@ -39,7 +46,8 @@ class Outbox:
         for _ in range(taken):
             self.kept.append(self.waiting.popleft())
         self.acknowledged = last
-        self.resume = False
+        self.resume = self.resume and not taken  # The server notes the gap with the first tick behind it.
+        self.closed = self.unsure = False
         return taken
 
     def rewind(self, last: int) -> None:
@@ -51,6 +59,7 @@ class Outbox:
         self.acknowledged -= again
         self.lost += missing - again
         self.resume = missing > again
+        self.closed = self.unsure = False
 
     def close(self, last: int) -> None:
         """Notes up to which number a closed partition has taken ticks; what waits then, it has not and never will."""

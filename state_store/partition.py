@@ -5,6 +5,7 @@ the log as long as the connections of `hold` last: behind a new one may be a ser
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, w
 from state_store.commit import build, executed, server_ms, settle, watch_words
 from state_store.contract import Commit, Control, Held, Lease, Outcome, Retention, Ticks
 from state_store.errors import SlotMoved, StateStoreError, StoreUnavailable
+from state_store.frames import ticks_an_entry
 from state_store.keys import PartitionKeys
 from state_store.lease import decode_control, decode_lease, lease_words, sealed
 from state_store.refusals import refusal
@@ -22,6 +24,7 @@ from state_store.ticks import AssetCheck, parse
 from state_store.wire import Connection, ServerError, encode
 
 LOADED_MAX = 512  # Records asked for at once.
+ENTRIES_MAX = 4096  # Read at once: should all be frames, they are some dozens of megabytes.
 TOUCHES_MAX = 32  # Foreign touches of `control` during one commit.
 T = TypeVar("T")
 
@@ -42,6 +45,7 @@ class Partition:
         self._held_by: Connection | None = None  # The committing connection since `hold`.
         self._turn = asyncio.Lock()
         self._now_ms = 0  # The latest that the server's clock was seen at.
+        self._framing = 1.0  # How many ticks an entry of the last read had.
 
     def close(self) -> None:
         """Ends both connections."""
@@ -61,7 +65,8 @@ class Partition:
         if self._reading is None:
             self._reading = await self._connect()
         block = ("BLOCK", str(block_ms)) if block_ms else ()
-        request = encode("XREAD", "COUNT", str(count), *block, "STREAMS", self.keys.ticks, after)
+        entries_max = min(math.ceil(count / self._framing), ENTRIES_MAX)  # Frames that are too many come once more.
+        request = encode("XREAD", "COUNT", str(entries_max), *block, "STREAMS", self.keys.ticks, after)
         try:
             reply = (await self._reading.ask(request, 1, self._timeouts.reply_s + block_ms / 1000))[0]
         except asyncio.CancelledError:
@@ -71,7 +76,9 @@ class Partition:
             self._route.heed(error)
             raise
         self._raise_error(reply)
-        return parse(reply[0][1] if reply else [], check)
+        entries = reply[0][1] if reply else []
+        self._framing = ticks_an_entry(entries)
+        return parse(entries, check, after, count)
 
     async def load(self, assets: list[bytes]) -> list[bytes | None]:
         """Loads state records, in several round trips when there are many."""

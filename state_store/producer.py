@@ -2,13 +2,14 @@
 
 Ticks wait in one outbox for each partition; a lane for each node carries them over, so a server that is alone has one.
 Every limit is in `ProducerLimits`: a full outbox makes `send` wait, and nothing is dropped. When the fleet gets another
-number of partitions, a closed one says what it has taken; all else waits here until the next ones are there.
+number of partitions, a closed one says what it has taken; all else waits here until the next ones are there. Each is
+asked once more then, and where a failover takes the fleet back to the partitions before, so do the ticks go.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from operator import index
@@ -19,11 +20,12 @@ from typing import Any, SupportsFloat, SupportsIndex
 from state_store.client import Address, Timeouts
 from state_store.contract import Meta
 from state_store.errors import BadTick, StateStoreError, StoreUnavailable
-from state_store.ingest import asset_of, encode_tick
-from state_store.keys import Keys, asset_fault, partition_of
+from state_store.ingest import asset_of
+from state_store.keys import Keys, asset_fault
 from state_store.lane import Lane, ProducerLimits, Sender
 from state_store.meta import look_at_fleet
 from state_store.outbox import Outbox
+from state_store.outboxes import Outboxes
 from state_store.route import Route
 from state_store.ticks import REQUEST_ID_BYTES_MAX
 
@@ -42,10 +44,13 @@ class TickProducer:
         namespace: str = "usp",
         name: str | None = None,
         *,
+        frames: bool = False,
         limits: ProducerLimits | None = None,
         timeouts: Timeouts | None = None,
     ):
+        """With `frames`, ticks of a partition that go together are one entry of its log, which is cheaper for all."""
         self.name = name or f"producer-{token_hex(6)}"
+        self.frames = frames
         self.limits = limits or ProducerLimits()
         self.sent = 0
         self._address = Address.parse(url)
@@ -53,25 +58,23 @@ class TickProducer:
         self._route = Route(self._address, timeouts or Timeouts())
         self._sender: Sender | None = None
         self._lanes: dict[Address, Lane] = {}
-        self._partitions = 0
-        self._outboxes: dict[int, Outbox] = {}
+        self._outboxes: Outboxes | None = None
         self._homes: dict[str | bytes, tuple[bytes, Outbox]] = {}
         self._last_ns = 0
         self._moved = asyncio.Condition()
         self._failure: BaseException | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._following: asyncio.Task[None] | None = None
-        self._accepted_before = self._lost_before = 0  # In earlier generations of partitions.
 
     @property
     def accepted(self) -> int:
         """Ticks that the server has taken, each counted once."""
-        return self._accepted_before + sum(outbox.acknowledged - outbox.lost for outbox in self._outboxes.values())
+        return self._outboxes.accepted if self._outboxes is not None else 0
 
     @property
     def lost(self) -> int:
         """Ticks that the server had taken, lost in a failover, and that were no longer here to send again."""
-        return self._lost_before + sum(outbox.lost for outbox in self._outboxes.values())
+        return self._outboxes.lost if self._outboxes is not None else 0
 
     @property
     def rewinds(self) -> int:
@@ -80,10 +83,11 @@ class TickProducer:
 
     async def __aenter__(self) -> "TickProducer":
         meta, (seconds, microseconds) = await look_at_fleet(self._route, self._keys)
-        self._partitions, self._keys = meta.partitions, replace(self._keys, generation=meta.generation)
+        self._keys = replace(self._keys, generation=meta.generation)
+        self._outboxes = Outboxes(meta, self.limits.rewind_max, asset_of)
         session = int(seconds) * 1_000_000 + int(microseconds)
         shared = (self.name, session, self._keys, self.limits, self._route)
-        self._sender = Sender(*shared, self._relocate, self._announce, self._follow)
+        self._sender = Sender(*shared, self._relocate, self._announce, self._follow, self.frames)
         return self
 
     async def __aexit__(
@@ -114,7 +118,7 @@ class TickProducer:
             raise BadTick(f"An asset is text or bytes, not of type {type(asset).__name__}.")
         name, outbox = self._homes.get(asset) or self._home(asset)
         time_ns = self._now_ns() if timestamp_ns is None else timestamp_ns
-        tick = encode_tick(name, _value_text(asset, value), _time_text(asset, time_ns), _request_text(request_id))
+        tick = (name, _value(asset, value), _time(asset, time_ns), _request_text(request_id))
         if len(outbox.waiting) >= self.limits.waiting_max or self._failure is not None:
             outbox = await self._with_room(asset)
         outbox.waiting.append(tick)
@@ -139,7 +143,7 @@ class TickProducer:
             outboxes = self._outboxes
             for lane in self._lanes.values():
                 lane.hurry.set()
-            goals = [(outbox, outbox.acknowledged + len(outbox.waiting)) for outbox in outboxes.values()]
+            goals = [(outbox, outbox.acknowledged + len(outbox.waiting)) for outbox in self._all()]
             await self._wait_until(lambda outboxes=outboxes, goals=goals: self._outboxes is not outboxes or _met(goals))
             moved = self._outboxes is not outboxes
 
@@ -155,25 +159,27 @@ class TickProducer:
         self._raise_failure()
 
     def _obstacle(self) -> StateStoreError:
-        obstacles = [outbox.obstacle for outbox in self._outboxes.values() if outbox.waiting and outbox.obstacle]
+        obstacles = [outbox.obstacle for outbox in self._all() if outbox.waiting and outbox.obstacle]
         return obstacles[0] if obstacles else StoreUnavailable(f"{self._address} does not take ticks.")
+
+    def _all(self) -> list[Outbox]:
+        return list(self._outboxes.by_partition.values()) if self._outboxes is not None else []
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
     def _home(self, asset: str | bytes) -> tuple[bytes, Outbox]:
-        if not self._partitions:
+        if self._outboxes is None:
             raise StateStoreError("This producer is not connected: use `async with TickProducer(...) as producer`.")
         # Half a surrogate pair passes here, to be refused below as not UTF-8.
         name = asset.encode(errors="surrogatepass") if isinstance(asset, str) else asset
         if fault := asset_fault(name):
             raise BadTick(f"{asset[:40]!r}: {fault}.")
-        partition = partition_of(name, self._partitions)
-        if partition not in self._outboxes:
-            self._outboxes[partition] = Outbox(self.limits.rewind_max)
-            self._relocate(partition, self._outboxes[partition])
-        outbox = self._outboxes[partition]
+        known = len(self._outboxes.by_partition)
+        partition, outbox = self._outboxes.home(name)
+        if len(self._outboxes.by_partition) > known:
+            self._relocate(partition, outbox)
         if len(self._homes) >= _ASSETS_KNOWN_MAX:
             self._homes.clear()
         self._homes[asset] = name, outbox
@@ -204,44 +210,41 @@ class TickProducer:
             await self._announce()
 
     def _follow(self) -> None:
-        """A partition is closed: looks out for the next ones."""
+        """A partition takes no ticks: looks out for where the fleet is."""
         if self._following is None or self._following.done():
             following = self._watched(self._follow_fleet())
             self._following = asyncio.create_task(following, name=f"{self.name} follows its fleet")
             self._tasks.append(self._following)
 
     async def _follow_fleet(self) -> None:
-        """Waits for the next partitions, and until it is known of every tick whether the old ones have it."""
-        while True:
+        """Until no partition is closed; once all are, and the fleet is elsewhere, it is known what none of them has."""
+        while self._outboxes is not None and self._outboxes.closed:
             await asyncio.sleep(_FOLLOW_EVERY_S)
             try:
                 meta, _ = await look_at_fleet(self._route, self._keys)
             except StoreUnavailable as error:
                 self._route.heed(error)
                 continue
-            if meta.generation > self._keys.generation and not self._open_outboxes():
-                break
-        self._move_to(meta)
-        await self._announce()
+            if self._outboxes.may_move(meta):
+                self._move_to(meta)
+                await self._announce()
+            else:
+                self._wake(self._lanes.values())
 
-    def _open_outboxes(self) -> bool:
-        return any(outbox.waiting and not outbox.closed for outbox in self._outboxes.values())
+    def _wake(self, lanes: Iterable[Lane]) -> None:
+        for lane in lanes:
+            lane.waiting.set()
+            lane.hurry.set()
 
     def _move_to(self, meta: Meta) -> None:
-        """Takes what waits to its next partitions, every asset's ticks in their order, in one go."""
-        assert self._sender is not None
-        before = list(self._outboxes.values())
-        self._accepted_before, self._lost_before = self.accepted, self.lost
-        self._outboxes, self._homes = {}, {}
+        """Takes what waits to the partitions of another generation, in one go."""
+        assert self._sender is not None and self._outboxes is not None
+        self._homes = {}
         for lane in self._lanes.values():
             lane.outboxes.clear()
-        self._keys = self._sender.keys = replace(self._keys, generation=meta.generation)
-        self._partitions = meta.partitions
-        for old in before:
-            while old.waiting:
-                _, outbox = self._home(asset_of(old.waiting[0]))
-                outbox.waiting.append(old.waiting.popleft())
-        for partition, outbox in self._outboxes.items():
+        self._outboxes = self._outboxes.moved_to(meta)
+        self._keys = self._sender.keys = replace(self._keys, generation=self._outboxes.generation)
+        for partition, outbox in self._outboxes.by_partition.items():
             self._relocate(partition, outbox)
 
     async def _announce(self) -> None:
@@ -253,7 +256,7 @@ def _met(goals: list[tuple[Outbox, int]]) -> bool:
     return all(outbox.acknowledged >= goal for outbox, goal in goals)
 
 
-def _value_text(asset: str | bytes, value: SupportsFloat) -> bytes:
+def _value(asset: str | bytes, value: SupportsFloat) -> float:
     if isinstance(value, _TEXT):  # float() would take "1_5", " 1" and "nan" too
         raise BadTick(f"{asset!r}: the value {value[:40]!r} is text: give a number.")
     try:
@@ -264,17 +267,17 @@ def _value_text(asset: str | bytes, value: SupportsFloat) -> bytes:
         raise BadTick(f"{asset!r}: the value is larger than any 64-bit float.") from None
     if not math.isfinite(number):
         raise BadTick(f"{asset!r}: the value {number} is not finite.")
-    return repr(number).encode()
+    return number
 
 
-def _time_text(asset: str | bytes, time_ns: SupportsIndex) -> bytes:
+def _time(asset: str | bytes, time_ns: SupportsIndex) -> int:
     try:
         number = index(time_ns)
     except TypeError:
         raise BadTick(f"{asset!r}: the timestamp {str(time_ns)[:40]!r} is not an integer of nanoseconds.") from None
     if not -(2**63) <= number < 2**63:
         raise BadTick(f"{asset!r}: the timestamp does not fit 64 bits.")
-    return b"%d" % number
+    return number
 
 
 def _request_text(request_id: str | bytes | None) -> bytes:

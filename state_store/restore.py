@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from socket import gethostname
 
 from state_store.backup import Backup, Moment
-from state_store.contract import Held, Lease, Probe, id_order
+from state_store.contract import Held, Lease, Meta, Probe, id_order
 from state_store.errors import BackupRefused, FleetMismatch, MoveRefused, PartitionHeld
 from state_store.keys import PartitionKeys
 from state_store.logs import Logs
@@ -63,7 +63,8 @@ for i = 5, 6 do
   end
 end
 for _, id in ipairs(redis.call('HKEYS', KEYS[7])) do
-  if after(id) then redis.call('HDEL', KEYS[7], id) end
+  local of_this_log = string.match(id, '^%d+%-%d+$')
+  if of_this_log and after(id) then redis.call('HDEL', KEYS[7], id) end
 end
 local ticks = info(KEYS[2])
 if not ticks and cursor ~= '0-0' then
@@ -94,11 +95,19 @@ async def restore(store: RedisStateStore, logs: Logs, backup: Backup, partitions
             f"{backup.path} was made with {meta.partitions} partitions (generation {meta.generation}), the fleet was "
             f"repartitioned since ({fleet.partitions}, generation {fleet.generation}): import into an empty namespace."
         )
+    await _open(logs, fleet)
     async with _leases(store, [moment.partition for moment in moments]) as leases:
         for moment in moments:
-            _check(moment, await store.probe(moment.partition))
+            probe = await store.probe(moment.partition)
+            _check(moment, probe, await logs.ticks_gone(probe))
         for moment in moments:
             await _put_back(logs, backup, moment, leases[moment.partition])
+
+
+async def _open(logs: Logs, fleet: Meta) -> None:
+    """Nothing of a fleet that begins in a later generation has to be carried over before."""
+    for partition in range(fleet.partitions if fleet.generation else 0):
+        await logs.looking.ask("HSET", logs.keys.of(partition).control, "opened", "1")
 
 
 @asynccontextmanager
@@ -132,12 +141,12 @@ async def _renew(store: RedisStateStore, leases: dict[int, Lease]) -> None:
             await store.renew(lease)
 
 
-def _check(moment: Moment, probe: Probe) -> None:
+def _check(moment: Moment, probe: Probe, gone: int) -> None:
     """A partition that goes on from a backup needs every tick that came after it."""
-    if probe.applied and probe.trimmed > moment.applied:
+    if probe.applied and gone > moment.applied:
         raise BackupRefused(
             f"Partition {moment.partition}: the log begins after the backup's cursor {moment.cursor.decode()}, "
-            f"{probe.trimmed - moment.applied} ticks in between are gone. Take a newer backup, or import into an empty "
+            f"{gone - moment.applied} ticks in between are gone. Take a newer backup, or import into an empty "
             "namespace. Nothing was changed."
         )
     if not probe.applied and probe.first_id and id_order(probe.first_id) <= id_order(moment.cursor):

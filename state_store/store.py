@@ -86,7 +86,7 @@ class RedisStateStore:
 
     async def _current(self) -> tuple[Meta, Moving]:
         meta = await self.read_meta()
-        return meta, Moving(self._control.call, self.keys, self._control.probe)
+        return meta, Moving(self._control.call, self.keys, self._control.probe, self.route)
 
     async def begin_move(self, partitions: int) -> Meta:
         meta, moving = await self._current()

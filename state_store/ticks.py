@@ -1,18 +1,21 @@
 """Turns the reply of an XREAD into columns, and finds the ticks that cannot be used.
 
 A batch in which every entry has the same fields in the same order, every number is plain and every asset known
-takes the columnar way; anything else is looked at tick by tick. Both ways give the same columns.
+takes the columnar way; anything else is looked at tick by tick. Both ways give the same columns. Frames are opened run
+by run; a cursor may lie in the middle of one.
 """
 
+import sys
 from collections.abc import Callable, Sequence
-from itertools import chain
+from itertools import chain, groupby
 from operator import itemgetter
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from state_store.contract import Ticks
+from state_store.contract import START, Ticks, id_order, joined, tick_fields
+from state_store.frames import Opened, is_frame, ticks_in
 from state_store.keys import ASSET_BYTES_MAX, asset_fault, partition_of
 
 REQUEST_ID_BYTES_MAX = 256
@@ -56,12 +59,17 @@ class AssetCheck:
         return f"asset belongs to partition {home} (crc32 mod {self.partitions}), not {self.partition}"
 
 
-def parse(entries: list, check: AssetCheck) -> Ticks:
-    """Turns stream entries `[[id, [name, value, ...]], ...]` into columns."""
+def parse(entries: list, check: AssetCheck, after: bytes = START, count: int = sys.maxsize) -> Ticks:
+    """Turns stream entries `[[id, [name, value, ...]], ...]` into columns: up to `count` ticks after an id.
+
+    There are no more entries than ticks are wanted; a frame that does not fit whole is left out, but never the first.
+    """
     ids = list(map(_ID, entries))
     fields = list(map(_FIELDS, entries))
-    arrivals_ns = _arrivals(ids)
     columns = _alike(fields) if fields else None
+    if (columns is None or b"a" not in columns) and any(map(is_frame, fields)):
+        return _in_runs(entries, check, after, count)
+    arrivals_ns = _arrivals(ids)
     if columns is not None and {b"a", b"y", b"t"} <= columns.keys() and check.passes(columns[b"a"]):
         values, times_ns = _reals(columns[b"y"]), _integers(columns[b"t"])
         requests = cast("list[bytes | None] | None", columns.get(b"r"))
@@ -69,6 +77,43 @@ def parse(entries: list, check: AssetCheck) -> Ticks:
         if values is not None and times_ns is not None and short:
             return Ticks(ids, columns[b"a"], values, times_ns, arrivals_ns, requests, {}, fields)
     return _one_by_one(ids, fields, arrivals_ns, check)
+
+
+def _in_runs(entries: list, check: AssetCheck, after: bytes, count: int) -> Ticks:
+    """Frames and single ticks in turn."""
+    whole = np.searchsorted(np.cumsum([ticks_in(fields) for _, fields in entries]), count, side="right")
+    parts: list[Ticks] = []
+    for framed, run in groupby(entries[: max(1, int(whole))], lambda entry: is_frame(entry[1])):
+        some = list(run)
+        parts.append(_of_frames(some, check, after) if framed else parse(some, check))
+        after = some[-1][0]
+    return joined(parts)[:count]
+
+
+def _of_frames(entries: list, check: AssetCheck, after: bytes) -> Ticks:
+    opened, last = Opened(), id_order(after)
+    for entry_id, fields in entries:
+        opened.add(entry_id, fields, last)
+        last = id_order(entry_id)
+    values = np.frombuffer(b"".join(opened.values), "<f8").astype(np.float64)
+    times_ns = np.frombuffer(b"".join(opened.times), "<i8").astype(np.int64)
+    arrivals_ns = np.repeat(_arrivals([entry_id for entry_id, _ in entries]), opened.counts)
+    malformed = {} if check.passes(opened.assets) else _faults(opened.assets, check)
+    for place in np.flatnonzero(~np.isfinite(values)).tolist():
+        malformed.setdefault(place, f"not finite: '{float(values[place])}'")
+    sent: list[list[bytes] | None] = [None] * len(values)
+    for place in malformed:
+        sent[place] = tick_fields(opened.assets[place], values[place], times_ns[place])
+    values[list(malformed)] = np.nan
+    assets = [asset[:ASSET_BYTES_MAX] for asset in opened.assets] if malformed else opened.assets
+    for place, (fields, fault) in opened.broken.items():
+        malformed[place], sent[place] = fault, fields
+    return Ticks(opened.ids, assets, values, times_ns, arrivals_ns, None, malformed, sent)
+
+
+def _faults(assets: list[bytes], check: AssetCheck) -> dict[int, str]:
+    faults = ((place, check.fault(asset)) for place, asset in enumerate(assets))
+    return {place: fault for place, fault in faults if fault is not None}
 
 
 def _alike(fields: list[list[bytes]]) -> dict[bytes, list[bytes]] | None:

@@ -69,45 +69,41 @@ class Device:
         began_s = time.perf_counter()
         slots, row_of = _distinct(work)
         touched = np.concatenate(slots)
-        rows, results, payloads = self._compute(touched, row_of, work)
-        self.table.rows[touched] = rows
+        results, payloads = self._compute(touched, row_of, work)
         records = self._records(np.concatenate(work.written))
         ends = np.cumsum([len(part) for part in work.written])
         rounds = int(np.bincount(row_of, minlength=1).max())
         seconds = time.perf_counter() - began_s
         return Answer(results, payloads, slots, np.split(records, ends[:-1]), rounds, seconds)
 
-    def _compute(
-        self, touched: np.ndarray, row_of: np.ndarray, work: Work
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Each set of numbers on its own assets; usually there is one, for all. A known input goes with the first."""
-        program, depth, n = self.program, work.depth, len(touched)
+    def _compute(self, touched: np.ndarray, row_of: np.ndarray, work: Work) -> tuple[np.ndarray, np.ndarray]:
+        """Each set of numbers on its own assets; usually there is one, for all. A known input goes with each."""
+        program, depth = self.program, work.depth
         shares: list[tuple[Numbers, slice | np.ndarray]] = [(work.numbers[0], slice(None))]
         if work.numbers_of is not None:
             shares = [(numbers, np.flatnonzero(work.numbers_of == i)) for i, numbers in enumerate(work.numbers)]
-        rows = np.empty((n + 1, program.words), program.dtype)
-        np.take(self.table.rows, touched, 0, rows[:n], mode="clip")
-        case = self.golden.next_case() if self.golden.spare_lane(n) else None
-        rows = rows[:n] if case is None else rows
+        case = self.golden.next_case() if self.golden.spare_lane(len(touched)) else None
         results = np.empty(len(row_of), program.result_dtype)
         payloads = np.empty(len(row_of), f"V{program.payload_bytes}")
         for numbers, at in shares:
             columns = row_of[at], work.values[at], work.times_ns[at], work.arrivals_ns[at]
-            rows, results[at] = self._run_share(rows, columns, depth, numbers, case)
+            results[at] = self._run_share(touched, columns, depth, numbers, case)
             payloads[at] = encode_payloads(results[at], depth, numbers.made_by)
-        return rows[:n], results, payloads
+        return results, payloads
 
     def _run_share(
-        self, rows: np.ndarray, columns: tuple[np.ndarray, ...], depth: int, numbers: Numbers, case: int | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, slots: np.ndarray, columns: tuple[np.ndarray, ...], depth: int, numbers: Numbers, case: int | None
+    ) -> np.ndarray:
+        rows = self.table.rows
         if case is None:
-            return self.program.run(rows, *columns, depth=depth, params=numbers.params)
-        rows, results = self.program.run(*self.golden.beside(case, rows, columns), depth=depth, params=numbers.params)
-        self.golden.check(case, rows[-1], results[-1], depth, numbers)
-        return rows, results[:-1]
+            return self.program.run_within(rows, slots, *columns, depth=depth, params=numbers.params)
+        beside = self.golden.beside(case, self.table, slots, columns)
+        results = self.program.run_within(rows, *beside, depth=depth, params=numbers.params)
+        self.golden.check(case, rows[self.table.spare], results[-1], depth, numbers)
+        return results[:-1]
 
     def _records(self, slots: np.ndarray) -> np.ndarray:
-        return encode_records(self.table.rows[slots], self.program.layout_fingerprint)
+        return encode_records(self.table.rows, self.program.layout_fingerprint, slots)
 
 
 def _distinct(work: Work) -> tuple[list[np.ndarray], np.ndarray]:

@@ -22,19 +22,21 @@ class Market:
     seed: int
 
 
-async def feed_market(settings: Settings, market: Market) -> dict[str, float | int]:
+async def feed_market(settings: Settings, market: Market, frames: bool = False) -> dict[str, float | int]:
     """Sends synthetic ticks, stamped with the moment at which they are due."""
     sent, stop = Sent(), _stop_on_signals()
-    async with TickProducer(settings.redis.url, settings.redis.namespace) as producer:
+    async with TickProducer(settings.redis.url, settings.redis.namespace, frames=frames) as producer:
         source = ticks(market.assets, market.rate, market.seed, time.time_ns())
         await feed_live(producer, source, sent, stop, market.seconds)
     return _summary(producer, sent)
 
 
-async def feed_file(settings: Settings, file: TicksFile, rate: float | None) -> dict[str, float | int]:
+async def feed_file(
+    settings: Settings, file: TicksFile, rate: float | None, frames: bool = False
+) -> dict[str, float | int]:
     """Sends a file's ticks with their own event times."""
     sent, stop = Sent(), _stop_on_signals()
-    async with TickProducer(settings.redis.url, settings.redis.namespace) as producer:
+    async with TickProducer(settings.redis.url, settings.redis.namespace, frames=frames) as producer:
         source = map(Tick, file.assets, file.values.tolist(), file.times_ns.tolist())
         await feed_all(producer, source, sent, stop, rate)
     return _summary(producer, sent)

@@ -14,6 +14,7 @@ import numpy as np
 from predictor_core import Program
 from worker.errors import WrongBits
 from worker.generations import Numbers
+from worker.rows import RowTable
 
 CASES = 8
 TICKS_BETWEEN = 6  # of one asset, between a case and the next
@@ -40,11 +41,14 @@ class Golden:
     def next_case(self) -> int:
         return next(self._turn) % CASES
 
-    def beside(self, case: int, rows: np.ndarray, columns: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
-        """Puts a case into the last row, and its tick behind the columns `row_of`, values, times and arrivals."""
-        rows[-1] = self._rows[case]
-        last = len(rows) - 1, *(column[case] for column in self._ticks)
-        return rows, *(np.append(column, end).astype(column.dtype) for column, end in zip(columns, last, strict=True))
+    def beside(
+        self, case: int, table: RowTable, slots: np.ndarray, columns: tuple[np.ndarray, ...]
+    ) -> tuple[np.ndarray, ...]:
+        """Puts a case into the spare row, and that row and its tick behind the slots and the columns of ticks."""
+        table.rows[table.spare] = self._rows[case]
+        last = table.spare, len(slots), *(column[case] for column in self._ticks)
+        given = zip((slots, *columns), last, strict=True)
+        return tuple(np.append(column, end).astype(column.dtype) for column, end in given)
 
     def check(self, case: int, row: np.ndarray, result: np.ndarray, depth: int, numbers: Numbers) -> None:
         """Refuses what is not, byte for byte, what this case gave before."""

@@ -1,13 +1,16 @@
 """One leased partition as its worker sees it: the lease, the ticks read ahead, and where its assets' rows lie."""
 
 import asyncio
+import math
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
+from scheduler.storing import Unstored
 from state_store import Lease, Ticks
+from state_store.contract import joined
 from worker.quotas import TenantMeter
 
 MERGED_MAX = 1024  # small reads are joined up to this many ticks, so that a slow feed still makes full micro-batches
@@ -60,6 +63,7 @@ class Holding:
         self.slots = np.full(256, -1, np.int32)  # by code
         self.unwritten = np.zeros(256, bool)  # by code: whether the row is ahead of the stored state
         self.unwritten_batches = self.unwritten_ticks = 0
+        self.written_s = -math.inf
         self._codes = _Codes()
         self._chunks: deque[_Chunk] = deque()
         self.buffered = 0
@@ -121,8 +125,14 @@ class Holding:
         self.unwritten[new] = True
         return new
 
-    def written(self) -> np.ndarray:
+    def unstored(self, now_s: float) -> Unstored:
+        """What is taken and not stored."""
+        rows = int(np.count_nonzero(self.unwritten))
+        return Unstored(self.unwritten_batches, self.unwritten_ticks, rows, now_s - self.written_s)
+
+    def written(self, now_s: float) -> np.ndarray:
         """All rows that are ahead; the next commit stores them."""
+        self.written_s = now_s
         codes = np.flatnonzero(self.unwritten)
         self.unwritten[codes] = False
         self.unwritten_batches = self.unwritten_ticks = 0
@@ -148,22 +158,4 @@ class Holding:
 
 
 def _merged(a: _Chunk, b: _Chunk) -> _Chunk:
-    first, second, shift = a.ticks[a.start :], b.ticks, len(a)
-    ticks = Ticks(
-        ids=first.ids + second.ids,
-        assets=first.assets + second.assets,
-        values=np.concatenate([first.values, second.values]),
-        times_ns=np.concatenate([first.times_ns, second.times_ns]),
-        arrivals_ns=np.concatenate([first.arrivals_ns, second.arrivals_ns]),
-        request_ids=_joined(first, second),
-        malformed=first.malformed | {i + shift: why for i, why in second.malformed.items()},
-        entries=first.entries + second.entries,
-    )
-    return _Chunk(ticks, np.concatenate([a.codes[a.start :], b.codes]))
-
-
-def _joined(first: Ticks, second: Ticks) -> list[bytes | None] | None:
-    if first.request_ids is None and second.request_ids is None:
-        return None
-    unasked: list[bytes | None] = [None]
-    return (first.request_ids or unasked * len(first)) + (second.request_ids or unasked * len(second))
+    return _Chunk(joined([a.ticks[a.start :], b.ticks]), np.concatenate([a.codes[a.start :], b.codes]))

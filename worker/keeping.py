@@ -48,14 +48,14 @@ class Keeping:
         """These rows are changed before their states are stored."""
         self.table.busy[holding.slots[holding.changed(codes)]] += 1
 
-    def stored(self, holding: Holding, codes: np.ndarray) -> None:
-        """The states of the cursor are stored, these rows among them."""
-        holding.state_cursor = holding.cursor
+    def stored(self, holding: Holding, cursor: bytes, codes: np.ndarray) -> None:
+        """The states are stored as they are at this cursor, these rows among them."""
+        holding.state_cursor = cursor
         self.table.busy[holding.slots[codes]] -= 1
 
-    def crowded(self, holdings: int) -> int:
-        """How many rows of one holding may be ahead at most."""
-        return len(self.table.busy) // 16 // max(1, holdings)
+    def crowded(self, rows_in_flight: int) -> bool:
+        """Whether so many rows are busy that what will be in flight may find no room."""
+        return int(np.count_nonzero(self.table.busy)) > len(self.table.busy) - rows_in_flight
 
     def _row(self, holding: Holding, code: int, record: bytes | None) -> np.ndarray | None:
         if record is None:

@@ -9,7 +9,6 @@ from predictor_core.functional import prediction_result
 from predictor_core.rotation import load_newest
 from predictor_core.snapshot import contents, decode_array
 from worker.errors import BadInput
-from worker.lines import printable
 
 
 def snapshot_facts(path: Path) -> dict[str, Any]:
@@ -47,17 +46,6 @@ def plot_dump(path: Path, picture: Path) -> None:
         raise BadInput(f"{picture} cannot be written: {error.strerror}") from None
 
 
-def table(facts: Mapping[str, Any], indent: str = "") -> str:
-    """Names and values for a person; long lists by their length and ends."""
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            lines += [f"{indent}{name}", table(value, indent + "  ")]
-        else:
-            lines.append(f"{indent}{name:<28} {printable(_short(value))}")
-    return "\n".join(lines)
-
-
 def _read(path: Path) -> dict[str, Any]:
     return _opened(path, lambda path: contents(path.read_bytes(), path))
 
@@ -71,11 +59,3 @@ def _opened(path: Path, read: Any) -> dict[str, Any]:
 
 def _plain(block: Mapping[str, Any]) -> dict[str, Any]:
     return {name: decode_array(leaf).tolist() for name, leaf in block.items()}
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list) and len(value) > 6:
-        return f"[{_short(value[0])}, {_short(value[1])}, … {_short(value[-1])}] ({len(value)})"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return f"[{', '.join(map(_short, value))}]" if isinstance(value, list) else str(value)

@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from state_store import RedisStateStore
-from state_store.letters import Letter, Letters, Requeued
+from state_store.letters import Home, Letter, Letters, Requeued
 from state_store.logs import Logs, Looking
 from worker.errors import BadInput
 from worker.settings import Settings
 
-_PLACE = re.compile(r"(?:(\d{1,5}):)?(\d{1,20}-\d{1,20})")
+_PLACE = re.compile(r"(?:(?:(\d{1,5})\.)?(\d{1,5}):)?(\d{1,20}-\d{1,20})")
 
 
 @asynccontextmanager
@@ -31,16 +31,19 @@ async def open_letters(settings: Settings) -> AsyncIterator[Letters]:
 
 async def overview(letters: Letters, newest: int) -> dict[str, Any]:
     """Counts by partition and kind of reason, and the newest few."""
-    counts: Counter[tuple[int, str]] = Counter()
+    counts: Counter[tuple[Home, str]] = Counter()
     last: list[Letter] = []
     async for letter in letters.all():
-        counts[letter.partition, letter.kind] += 1
+        counts[letter.home, letter.kind] += 1
         last.append(letter)
         if len(last) > 4 * newest + 64:
             last = newest_of(last, newest)
     return {
         "total": counts.total(),
-        "counts": [{"partition": p, "reason": kind, "count": count} for (p, kind), count in sorted(counts.items())],
+        "counts": [
+            {"partition": partition, "generation": generation, "reason": kind, "count": count}
+            for ((generation, partition), kind), count in sorted(counts.items())
+        ],
         "newest": [brief(letter) for letter in newest_of(last, newest)],
     }
 
@@ -53,6 +56,7 @@ def brief(letter: Letter) -> dict[str, Any]:
         "asset": text_of(letter.asset),
         "arrived": moment(letter.id),
         "reason": letter.reason,
+        "generation": letter.generation,
     }
 
 
@@ -102,34 +106,43 @@ async def _at(letters: Letters, place: str) -> tuple[Letter | None, str]:
     match = _PLACE.fullmatch(place)
     if match is None:
         raise BadInput(f"{place!r} is no dead letter: write its id as in 1767225600000-0, or 3:1767225600000-0")
-    partition, entry_id = match[1] and int(match[1]), match[2].encode()
-    found = [x for x in await letters.find(entry_id) if partition in (None, x.partition)]
+    generation, partition, entry_id = match[1] and int(match[1]), match[2] and int(match[2]), match[3].encode()
+
+    def meant(home: Home) -> bool:
+        return generation in (None, home[0]) and partition in (None, home[1])
+
+    found = [letter for letter in await letters.find(entry_id) if meant(letter.home)]
     if len(found) > 1:
-        places = " or ".join(f"{letter.partition}:{match[2]}" for letter in found)
-        raise BadInput(f"several partitions have a dead letter {match[2]}: write {places}")
+        places = " or ".join(_shortest(letter, found) for letter in found)
+        raise BadInput(f"several partitions have a dead letter {match[3]}: write {places}")
     if found:
         return found[0], ""
-    fates = [fate for where, fate in (await letters.fates(entry_id)).items() if partition in (None, where)]
+    fates = [fate for home, fate in (await letters.fates(entry_id)).items() if meant(home)]
     if not fates:
         raise BadInput(f"there is no dead letter {place}: see `predictor rejected ls`")
     return None, fates[0]
 
 
+def _shortest(letter: Letter, found: Sequence[Letter]) -> str:
+    """A name that means one of these alone."""
+    same = [other for other in found if other.partition == letter.partition]
+    return letter.place if len(same) > 1 else f"{letter.partition}:{letter.id.decode()}"
+
+
 async def send_again(letters: Letters, these: Sequence[Letter]) -> list[Requeued]:
     """What became of each of these letters."""
     answers = [await letters.requeue(letter) for letter in these]
-    for partition in {letter.partition for letter in these}:
-        await letters.tidy(partition)
+    for home in {home for letter in these for home in (letter.home, letters.home_of(letter.asset))}:
+        await letters.tidy(home)
     return answers
 
 
 async def throw_away(letters: Letters, these: Sequence[Letter]) -> int:
     """How many of these letters there were."""
     purged = 0
-    for partition in sorted({letter.partition for letter in these}):
-        mine = [letter.id for letter in these if letter.partition == partition]
-        purged += await letters.purge(partition, mine)
-        await letters.tidy(partition)
+    for home in sorted({letter.home for letter in these}):
+        purged += await letters.purge(home, [letter.id for letter in these if letter.home == home])
+        await letters.tidy(home)
     return purged
 
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from scheduler.partitions import PARTITIONS_MAX
+from scheduler.shedding import Shedder
 from worker.hotpath.metrics import HotpathMetrics
 from worker.shutdown import ShutdownMetrics
 
@@ -21,6 +22,7 @@ REASONS = ("late", "not_finite", "future", "malformed", "quarantined", "deadly",
 LEASE_EVENTS = ("acquired", "handed_over", "lost")
 STORE_REFUSALS = ("unavailable", "full")
 SIDES = ("below", "above")
+STATISTICS = ("mean", "std", "min", "max", "p50", "p95", "p99")
 
 SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 COUNTS = (1, 4, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -111,6 +113,15 @@ class Metrics:
         self.batch_rows = histogram("batch_rows", "Distinct assets in a micro-batch", COUNTS)
         self.depth = gauge("signature_depth", "Depth of the graph in use; less than configured means shedding")
         self.depth_configured = gauge("signature_depth_configured", "Depth of the graph without shedding")
+        self.kernels = gauge("kernels", "Kernels that take part; fewer than 4 means shedding")
+        text = "Time for a tick of each asset over the gap between two of one; beyond 1 the graph falls behind"
+        self.shedding_ratio = gauge("shedding_ratio", text)
+        text = "1 while full depth is missing for longer than shedding.alert_after_s"
+        self.shedding_alert = gauge("shedding_alert", text)
+        text = "Time for a tick of each asset, over the last 100 micro-batches; std is what jitter is judged by"
+        self.jitter_seconds = Gauge("predictor_jitter_seconds", text, ["statistic"], registry=registry)
+        for statistic in STATISTICS:
+            self.jitter_seconds.labels(statistic)
         self.compilations = gauge("compilations", "Graphs compiled since the start; growth after readiness is a fault")
 
         # How good it was: what of the followed assets came, against the forecast that stood before it.
@@ -131,6 +142,15 @@ class Metrics:
         gauge("ready", "1 while this worker serves").set_function(lambda: float(self.vitals.ready))
         gauge("store_silence_seconds", "Since the last answer of Redis").set_function(self._store_silence_s)
         self.loop_lag_seconds = gauge("loop_lag_seconds", "How late the event loop's last heartbeat was")
+
+    def follow(self, shedder: Shedder) -> None:
+        """Tells what decides on depth, as it is when somebody looks."""
+        self.kernels.set_function(lambda: len(shedder.kernels))
+        self.shedding_ratio.set_function(lambda: shedder.ratio)
+        self.shedding_alert.set_function(lambda: shedder.alert(time.monotonic_ns()))
+        for statistic in STATISTICS:
+            jitter = self.jitter_seconds.labels(statistic)
+            jitter.set_function(lambda statistic=statistic: getattr(shedder.jitter(), statistic) / 1e9)
 
     def page(self) -> bytes:
         """All of it in the exposition format."""

@@ -1,11 +1,13 @@
 """What one micro-batch takes in and what it writes: pure values between the stages of the pipeline."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress
 
 import numpy as np
 
 from predictor_core import RejectReason
+from scheduler.batching import BatchLimits
 from state_store import Commit, Rejected, Ticks
 from worker.device import Answer, Work
 from worker.generations import Generation, Numbers, Side
@@ -79,41 +81,56 @@ def _numbers_of(part: Part, side: Side) -> list[Numbers]:
     return [side.numbers_of(part.ticks.assets[i]) for i in part.computed.tolist()]
 
 
-def commit_of(part: Part, share: slice, answer: Answer, index: int) -> Commit:
-    """All that one partition writes: predictions and dead letters of some ticks, and states when they are due."""
+def commits_of(part: Part, share: slice, answer: Answer, index: int, limits: BatchLimits) -> Iterator[Commit]:
+    """All that one partition writes: predictions and dead letters of some ticks, and states when they are due.
+
+    States that find no room beside them follow in commits of their own.
+    """
     ticks, holding = part.ticks, part.holding
     codes = answer.results["rejected"][share]
     accepted = np.zeros(len(ticks), bool)
     accepted[part.computed] = codes == 0
     rejected = np.flatnonzero(codes)
     refused = part.refused | {int(part.computed[i]): RejectReason(int(codes[i])).name.lower() for i in rejected}
-    return Commit(
+    names, records = holding.names(part.written), answer.records[index]
+    room = max(0, limits.bytes_max - len(ticks) * limits.tick_bytes) // records.shape[1]
+    yield Commit(
         before=holding.cursor,
         after=ticks.ids[-1],
         ids=list(compress(ticks.ids, accepted)),
         assets=list(compress(ticks.assets, accepted)),
         times_ns=ticks.times_ns[accepted],
         payloads=answer.payloads[share][codes == 0],
-        state_assets=holding.names(part.written),
-        state_records=answer.records[index],
+        state_assets=names[:room],
+        state_records=records[:room],
         request_ids=ticks.request_ids and list(compress(ticks.request_ids, accepted)),
         rejected=[Rejected(ticks.ids[i], ticks.assets[i], why, ticks.payload(i)) for i, why in sorted(refused.items())],
-        applied=len(ticks),
-        state_cursor=ticks.ids[-1] if part.writes else holding.state_cursor,
+        applied=ticks.count,
+        state_cursor=ticks.ids[-1] if part.writes and len(names) <= room else holding.state_cursor,
     )
+    if len(names) > room:
+        yield from commits_of_states(holding, ticks.ids[-1], ticks.ids[-1], names[room:], records[room:], limits)
 
 
-def commit_of_states(holding: Holding, codes: np.ndarray, records: np.ndarray) -> Commit:
-    """The states alone: they catch up with the cursor, which stays where it is."""
-    return Commit(
-        before=holding.cursor,
-        after=holding.cursor,
-        ids=[],
-        assets=[],
-        times_ns=np.empty(0, np.int64),
-        payloads=np.empty(0, "V1"),
-        state_assets=holding.names(codes),
-        state_records=records,
-        rejected=[],
-        applied=0,
-    )
+def commits_of_states(
+    holding: Holding, cursor: bytes, reflected: bytes, names: list[bytes], records: np.ndarray, limits: BatchLimits
+) -> Iterator[Commit]:
+    """The states alone, as they are after the tick `reflected`; the last of them says that all of them are.
+
+    Who takes over in between finds some rows ahead of the state cursor, for which ticks are late and change nothing.
+    """
+    most = max(1, limits.bytes_max // records.shape[1])
+    for start in range(0, max(1, len(names)), most):  # without a name too: all ticks may have been refused
+        yield Commit(
+            before=cursor,
+            after=cursor,
+            ids=[],
+            assets=[],
+            times_ns=np.empty(0, np.int64),
+            payloads=np.empty(0, "V1"),
+            state_assets=names[start : start + most],
+            state_records=records[start : start + most],
+            rejected=[],
+            applied=0,
+            state_cursor=reflected if start + most >= len(names) else holding.state_cursor,
+        )

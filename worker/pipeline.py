@@ -4,8 +4,8 @@
     XREAD --> read-ahead -----> take, HMGET rows -> the graph -------> one EXEC a partition
                                 micro-batch k+1     micro-batch k      micro-batch k-1
 
-A row lives in this worker's table while the lease holds. Predictions are stored with every commit, states with every
-`state_every`-th and when no tick comes: whoever takes over reads on from where the states are, and makes them again
+A row lives in this worker's table while the lease holds. Predictions are stored with every commit, states when a write
+serves several ticks and when no tick comes: whoever takes over reads on from where the states are, and makes them again
 from ticks whose predictions exist already. The first commit that is not accepted makes its holding
 *lost*: what is in flight of it is thrown away, and the next owner, perhaps this worker, starts from the stored cursor.
 That one rule covers zombies, failovers, lost replies and a Redis that went away.
@@ -18,7 +18,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ import numpy as np
 from predictor_core import RejectReason
 from scheduler.batching import Backlog, BatchLimits, room, take
 from scheduler.shedding import Shedder
+from scheduler.storing import Storing, StoringRules
 from state_store import Commit, Outcome, PartitionSealed, StateStore, StoreFull, StoreUnavailable, Ticks
 from worker.device import Answer, Device, Work
 from worker.errors import TicksGone
@@ -35,10 +36,10 @@ from worker.hotpath.knobs import Knobs
 from worker.hotpath.measures import Measures
 from worker.keeping import Keeping
 from worker.metrics import Metrics
-from worker.microbatch import NOTHING, MicroBatch, Part, commit_of, commit_of_states, numbers_for, others, work_of
+from worker.microbatch import NOTHING, MicroBatch, Part, commits_of, commits_of_states, numbers_for, others, work_of
 from worker.quality import Quality
 from worker.quotas import OVER_QUOTA
-from worker.settings import UNWRITTEN_TICKS_MAX
+from worker.settings import BATCHES_IN_FLIGHT_MAX
 from worker.succession import Succession
 from worker.tracing import Moments, Tracing, noted
 
@@ -67,10 +68,11 @@ class Pipeline:
         generations: Generations,
         clock: Callable[[], float] = time.monotonic,
         window_s: float = 0.0,
-        state_every: int = 1,
+        storing: StoringRules | None = None,
     ) -> None:
         self.store, self.device, self.shedder, self.metrics = store, device, shedder, metrics
-        self.clock, self.state_every, self.generations = clock, state_every, generations
+        self.clock, self.generations = clock, generations
+        self.storing = Storing(storing or StoringRules())
         self.rows = Keeping(store, device.table, device.program.layout_fingerprint, metrics)
         self.succession = Succession(store, device, self.rows, generations, shedder.depth)
         self.knobs = Knobs(limits, window_s)  # replaced as a whole by the tuner; read once for a micro-batch
@@ -81,6 +83,7 @@ class Pipeline:
         self.lost: list[Holding] = []  # for the service to give back
         self._draining = False
         self._newest_ns = 0
+        self._sheds_long = False
         self._crowded_until_s = -math.inf
         self._first_s: float | None = None  # when the first tick of the next micro-batch was there
         self._readers: dict[int, asyncio.Task] = {}
@@ -107,7 +110,7 @@ class Pipeline:
         self.holdings.pop(holding.partition, None)
         await self._stop_reading(holding)
         await holding.settled()
-        await self._catch_up(holding)
+        await self._alone(holding, self._catch_up(holding, holding.cursor))
         self.device.table.forget(holding)
 
     async def drain(self) -> None:
@@ -141,8 +144,8 @@ class Pipeline:
                 self._arrived.set()
             elif not block_ms:
                 holding.attempts = 1  # nothing was waiting: no tick ended the workers before
-            elif not holding.in_flight:
-                await self._alone(holding, self._catch_up(holding))
+            elif not holding.in_flight and not holding.buffered:
+                await self._alone(holding, self._catch_up(holding, holding.cursor))
             block_ms = READ_BLOCK_MS
 
     async def _alone(self, holding: Holding, work: Coroutine[Any, Any, None]) -> None:
@@ -158,23 +161,34 @@ class Pipeline:
         await asyncio.shield(self._tasks.create_task(settling()))
 
     async def _recall(self, holding: Holding) -> None:
-        holding.unwritten_batches = self.state_every  # so the next commit stores what this makes
         try:
-            await self.succession.take_over(holding)
+            await self.succession.take_over(holding, self.knobs.limits.rows_max, self._made_again)
         except TicksGone as error:
             log.error("recall_impossible", extra={"partition": holding.partition, "why": str(error)})
             self.lose(holding, str(error))
         except StoreUnavailable as error:
             self.lose(holding, str(error))
 
-    async def _catch_up(self, holding: Holding) -> None:
-        """Stores the states that are ahead of the stored ones."""
+    async def _made_again(self, holding: Holding) -> None:
+        """Stores what a recall has made so far, if it would leave too little room or too much to make once more."""
+        holding.unwritten_batches = self.storing.rules.every  # so that a commit soon does it otherwise
+        if self._scarce() or holding.unwritten_ticks >= self.storing.rules.ticks_max:
+            await self._catch_up(holding, holding.read_to)
+
+    async def _catch_up(self, holding: Holding, cursor: bytes) -> None:
+        """Stores the states that are ahead of the stored ones; they are as they are at this cursor."""
         if holding.lost or not holding.unwritten_batches:
             return
-        codes = holding.written()
-        records = await self.device.records(holding.slots[codes])
-        if await self._sent(holding, commit_of_states(holding, codes, records)):
-            self.rows.stored(holding, codes)
+        codes = holding.written(self.clock())
+        names, records = holding.names(codes), await self.device.records(holding.slots[codes])
+        commits = commits_of_states(holding, holding.cursor, cursor, names, records, self.knobs.limits)
+        if await self._all_sent(holding, commits):
+            self.rows.stored(holding, cursor, codes)
+
+    def _scarce(self) -> bool:
+        """Whether memory is: the server's, or room in the table for what will be in flight."""
+        in_flight = BATCHES_IN_FLIGHT_MAX * self.knobs.limits.rows_max
+        return self.rows.crowded(in_flight) or self.clock() < self._crowded_until_s
 
     async def _stop_reading(self, holding: Holding) -> None:
         reader = self._readers.pop(holding.partition, None)
@@ -228,6 +242,7 @@ class Pipeline:
         """Puts together what is ready in time; the rest joins a later micro-batch."""
         depth, generation = self.shedder.depth, self.generations.current
         moments = None if self.tracing is None else Moments()
+        self.storing.begin(self._scarce())
         with self.metrics.stage_seconds.labels("load").time(), noted(moments, "read"):
             parts = await self._parts(shares)
         if parts:
@@ -267,22 +282,11 @@ class Pipeline:
             refused.setdefault(int(i), QUARANTINED)
         computed = others(len(codes), refused) if not holding.lost else NOTHING
         self.rows.ahead(holding, np.unique(codes[computed]))
-        writes = self._due(holding)
+        writes = self.storing.due(holding.unstored(self.clock()))
         return Part(
             *(holding, ticks, refused, computed, holding.slots[codes[computed]]),
             writes=writes,
-            written=holding.written() if writes else NOTHING,
-        )
-
-    def _due(self, holding: Holding) -> bool:
-        """Often enough, before a commit grows too large or too much of the table is busy, and while memory is short."""
-        limits = self.knobs.limits
-        rows_max = min(limits.bytes_max * 3 // 4 // limits.row_bytes, self.rows.crowded(len(self.holdings)))
-        return (
-            holding.unwritten_batches >= self.state_every
-            or holding.unwritten_ticks >= UNWRITTEN_TICKS_MAX
-            or int(np.count_nonzero(holding.unwritten)) >= rows_max
-            or self.clock() < self._crowded_until_s
+            written=holding.written(self.clock()) if writes else NOTHING,
         )
 
     # -- compute ------------------------------------------------------------------------------------------------------
@@ -302,17 +306,25 @@ class Pipeline:
         self.metrics.stage_seconds.labels("compute").observe(seconds)
         self.metrics.batch_ticks.observe(len(batch.work.values))
         self.metrics.batch_rows.observe(sum(map(len, answer.slots)))
-        self._shed(batch.work, answer.rounds, seconds)
+        self._shed(batch.work, answer)
         self.metrics.depth.set(self.shedder.depth)
 
-    def _shed(self, work: Work, rounds: int, seconds: float) -> None:
-        """Holds the time of one round against the time between two ticks of one asset."""
+    def _shed(self, work: Work, answer: Answer) -> None:
+        """Holds the graph's time for one round against the time between two ticks of one asset."""
         newest_ns = int(work.arrivals_ns.max(initial=0))
         if self._newest_ns and newest_ns > self._newest_ns:
             assets = sum(len(holding.assets) for holding in self.holdings.values())
             interval_ns = (newest_ns - self._newest_ns) * assets // len(work.values)
-            self.shedder.observe(int(seconds * 1e9) // rounds, interval_ns, int(self.clock() * 1e9))
+            now_ns = int(self.clock() * 1e9)
+            self.shedder.observe(int(answer.seconds * 1e9) // answer.rounds, interval_ns, now_ns)
+            self._tell_alert(self.shedder.alert(now_ns))
         self._newest_ns = max(newest_ns, self._newest_ns)
+
+    def _tell_alert(self, alert: bool) -> None:
+        if alert != self._sheds_long:
+            self._sheds_long = alert
+            says = {"depth": self.shedder.depth, "ratio": round(self.shedder.ratio, 2)}
+            log.log(logging.WARNING if alert else logging.INFO, f"shedding_{'lasts' if alert else 'over'}", extra=says)
 
     # -- commit -------------------------------------------------------------------------------------------------------
 
@@ -352,14 +364,21 @@ class Pipeline:
         holding = part.holding
         async with holding.turn:
             if not holding.lost:
-                commit = commit_of(part, slice(work.bounds[index], work.bounds[index + 1]), answer, index)
-                if await self._sent(holding, commit):
-                    holding.cursor = commit.after
-                    if part.writes:
-                        self.rows.stored(holding, part.written)
-                    self._count(part, commit)
+                share = slice(work.bounds[index], work.bounds[index + 1])
+                first, *states = commits_of(part, share, answer, index, self.knobs.limits)
+                if await self._sent(holding, first):
+                    holding.cursor = first.after
+                    self._count(part, first)
+                    if await self._all_sent(holding, states) and part.writes:
+                        self.rows.stored(holding, first.after, part.written)
         self.rows.done(answer.slots[index])
         self._settle(holding)
+
+    async def _all_sent(self, holding: Holding, commits: Iterable[Commit]) -> bool:
+        for commit in commits:
+            if not await self._sent(holding, commit):
+                return False
+        return True
 
     async def _sent(self, holding: Holding, commit: Commit) -> bool:
         """Commits; False if the holding is lost by it."""

@@ -61,7 +61,7 @@ async def rebuild_state(settings: Settings, asset: str, backup: Path | None, col
             )
         history.replay.generations.learn(await store.config_history())
         if not cold:
-            history.begin(await store.probe(history.partition), backup, meta)
+            await history.begin(await store.probe(history.partition), backup, meta)
             await history.follow((await store.probe(history.partition)).cursor)
         lease = await _take_over(store, logs, history.partition)
         try:
@@ -87,7 +87,7 @@ class History:
         self._store, self._logs, self._letters = store, logs, letters
         self._cursor = START
 
-    def begin(self, probe: Probe, path: Path | None, meta: Meta) -> None:
+    async def begin(self, probe: Probe, path: Path | None, meta: Meta) -> None:
         """Begins cold, or where a backup stands; the log must hold all that came after."""
         applied = 0
         if path is not None:
@@ -98,10 +98,10 @@ class History:
                 f"partition {self.partition} begins there. Begin with a backup made since (--from FILE), or let the "
                 "asset start anew (--cold)."
             )
-        if probe.trimmed > applied:
+        if (gone := await self._logs.ticks_gone(probe)) > applied:
             raise NotRebuilt(
                 f"{self.rebuilt.asset!r}: the log of partition {self.partition} begins at {probe.first_id.decode()}, "
-                f"{probe.trimmed - applied} ticks before it are gone. Begin with a backup (--from FILE), or let the "
+                f"{gone - applied} ticks before it are gone. Begin with a backup (--from FILE), or let the "
                 "asset start anew (--cold)."
             )
 

@@ -6,13 +6,14 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from predictor_core.config import DEPTHS, PRUNED
 from worker.generations import Numbers
 
 
 def depth_of(payload: bytes, otherwise: int) -> int:
     """The depth that a prediction was made at."""
     recorded = _unpacked(payload).get("depth")
-    return recorded if recorded in (2, 3, 5) else otherwise
+    return recorded if recorded in (PRUNED, *DEPTHS) else otherwise
 
 
 def made_by(payload: bytes) -> bytes | None:

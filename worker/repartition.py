@@ -5,79 +5,90 @@ Every step of the store may be repeated, so this begins wherever an earlier run 
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from state_store import Meta, PartitionSealed, Probe, RedisStateStore
+from state_store import Meta, PartitionSealed, Probe, StateStore
 from state_store.logs import Logs, Looking
 from worker.errors import BadInput
 from worker.exits import notice
 from worker.reach import open_store
 from worker.settings import Settings
 
-LOOK_EVERY_S = 0.05
+LOOK_EVERY_S = 0.05  # At first; then after a twentieth of the time that it has taken so far.
 TELL_EVERY_S = 5.0
+Say = Callable[[str], None]
 
 
 async def move(settings: Settings, partitions: int) -> dict[str, Any]:
-    """Closes, drains, carries, switches; returns once the next partitions are the current ones."""
+    """Moves the fleet of the settings."""
     began = time.monotonic()
     async with open_store(settings) as store:
         before = await store.read_meta()
-        await _refuse_sealed(store, before)
-        meta = await store.begin_move(partitions)
-        if not meta.next_partitions:
-            notice(f"the fleet has {meta.partitions} partitions already: nothing to do")
+        meta, states = await lead(store, partitions, notice)
+        if meta.generation == before.generation:
             return _facts(meta)
-        notice(f"{meta.partitions} -> {partitions} partitions: closing the old ones; new ticks wait with their senders")
-        await _drain(store, meta)
-        states = await _carry(store, meta)
-        meta = await store.end_move()
         await store.append_audit({"event": "repartition", "from": before.partitions, "to": meta.partitions})
-    seconds = round(time.monotonic() - began, 3)
-    notice(f"the fleet has {meta.partitions} partitions now; workers, producers and readers follow by themselves")
-    return _facts(meta) | {"states": states, "seconds": seconds}
+    return _facts(meta) | {"states": states, "seconds": round(time.monotonic() - began, 3)}
 
 
-async def _refuse_sealed(store: RedisStateStore, meta: Meta) -> None:
+async def lead(store: StateStore, partitions: int, say: Say) -> tuple[Meta, int]:
+    """Closes, drains, carries, switches; returns once the next partitions are the current ones."""
+    await _refuse_sealed(store, await store.read_meta())
+    meta = await store.begin_move(partitions)
+    if not meta.next_partitions:
+        say(f"the fleet has {meta.partitions} partitions already: nothing to do")
+        return meta, 0
+    say(f"{meta.partitions} -> {partitions} partitions: closing the old ones; new ticks wait with their senders")
+    await _drain(store, meta, say)
+    states = await _carry(store, meta, say)
+    meta = await store.end_move()
+    say(f"the fleet has {meta.partitions} partitions now; workers, producers and readers follow by themselves")
+    return meta, states
+
+
+async def _refuse_sealed(store: StateStore, meta: Meta) -> None:
     """Before anything is closed: a sealed partition can never be worked off."""
     for partition in range(meta.partitions):
         if seal := (await store.probe(partition)).seal:
             raise PartitionSealed(f"Partition {partition} is sealed ({seal}): restore and open it first.")
 
 
-async def _drain(store: RedisStateStore, meta: Meta) -> None:
+async def _drain(store: StateStore, meta: Meta, say: Say) -> None:
     """Until nothing of the old partitions can change any more."""
-    waiting, told = list(range(meta.partitions)), time.monotonic()
+    now = asyncio.get_running_loop().time
+    waiting, began = list(range(meta.partitions)), now()
+    told = began
     while True:
         probes = [await store.close_partition(partition) for partition in waiting]
         for probe in probes:
             if probe.drained:
-                notice(f"partition {probe.partition}: worked off")
+                say(f"partition {probe.partition}: worked off")
         late = [probe for probe in probes if not probe.drained]
         if not late:
             return
         waiting = [probe.partition for probe in late]
-        if time.monotonic() - told > TELL_EVERY_S:
-            told = time.monotonic()
+        if now() - told > TELL_EVERY_S:
+            told = now()
             for probe in late:
-                notice(_waits_for(probe))
-        await asyncio.sleep(LOOK_EVERY_S)
+                say(_waits_for(probe))
+        await asyncio.sleep(max(LOOK_EVERY_S, (now() - began) / 20))
+
+
+async def _carry(store: StateStore, meta: Meta, say: Say) -> int:
+    total = 0
+    for partition in range(meta.partitions):
+        carried = await store.carry(partition)
+        say(f"partition {partition}: {carried.states} states copied")
+        total += carried.states
+    return total
 
 
 def _waits_for(probe: Probe) -> str:
     if not probe.lease_left_ms:
         return f"partition {probe.partition}: {probe.backlog} ticks wait and nobody holds it: start a worker"
     return f"partition {probe.partition}: waiting for {probe.owner}, {probe.backlog} ticks to go"
-
-
-async def _carry(store: RedisStateStore, meta: Meta) -> int:
-    total = 0
-    for partition in range(meta.partitions):
-        carried = await store.carry(partition)
-        notice(f"partition {partition}: {carried.states} states copied")
-        total += carried.states
-    return total
 
 
 async def standing(settings: Settings) -> dict[str, Any]:
@@ -102,14 +113,14 @@ async def forget_past(settings: Settings, discard_rejected: bool) -> dict[str, A
         if rejected and not discard_rejected:
             raise BadInput(
                 f"the partitions before hold {rejected} dead letters, which would go too: add --discard-rejected, or "
-                "look at them first (XRANGE on the keys `rejected` of the old partitions)"
+                "look at them first (predictor rejected ls)"
             )
         removed = meta.generation - meta.oldest
         return _facts(await store.forget_past()) | {"generations_removed": removed, "rejected_removed": rejected}
 
 
 async def _rejected(looking: Looking, namespace: str, meta: Meta) -> int:
-    """Dead letters of partitions before; `predictor rejected` shows those of the current ones."""
+    """Dead letters of partitions before."""
     total = 0
     for generation in range(meta.oldest, meta.generation):
         keys = Logs(looking, namespace, generation).keys

@@ -19,7 +19,8 @@ class RowTable:
 
     def __init__(self, cold: np.ndarray, capacity: int) -> None:
         self.cold = cold
-        self.rows = np.empty((capacity, cold.shape[-1]), cold.dtype)  # untouched pages cost no memory
+        self.rows = np.empty((capacity + 1, cold.shape[-1]), cold.dtype)  # untouched pages cost no memory
+        self.spare = capacity  # the last row is nobody's
         self.busy = np.zeros(capacity, np.int32)
         self.tenancy = np.zeros(capacity, np.int64)  # how often each slot was given away
         self._free = list(range(capacity - 1, -1, -1))

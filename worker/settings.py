@@ -22,12 +22,12 @@ from worker.errors import SettingsError
 
 if TYPE_CHECKING:
     from predictor_core import PredictorConfig
+    from scheduler.shedding import SheddingRules
 
 PREFIX = "USP_"
-BATCHES_IN_FLIGHT_MAX = 8  # Five at most, and some slack.
+BATCHES_IN_FLIGHT_MAX = 8  # Five at most, two holdings that are taken over, and some slack.
 FILE_VARIABLE = PREFIX + "CONFIG"
 WINDOW_MS_MAX = 100.0
-UNWRITTEN_TICKS_MAX = 2048  # applied ticks of a partition that its stored states may not reflect yet
 NAMESPACE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -59,7 +59,7 @@ class WorkerSettings(_Section):
     http_port: int = Field(default=0, ge=0, le=65535, description="0: any free port, reported at the start")
     lease_ms: int = Field(default=5000, ge=500, le=600_000, description="a silent worker is replaced after this long")
     capacity: int = Field(default=256, ge=1, le=65_536, description="most partitions held at once")
-    rows_max: int = Field(default=2048, ge=1, le=65_536, description="most distinct assets in a micro-batch")
+    rows_max: int = Field(default=4096, ge=1, le=65_536, description="most distinct assets in a micro-batch")
     ticks_max: int = Field(default=4096, ge=1, le=262_144, description="most ticks in a micro-batch")
     ticks_per_asset_max: int = Field(
         default=64, ge=1, le=65_536, description="most ticks of one asset in a micro-batch"
@@ -68,11 +68,14 @@ class WorkerSettings(_Section):
         default=0.0, ge=0, le=WINDOW_MS_MAX, description="how long a micro-batch that is not full waits for more ticks"
     )
     rows_kept: int = Field(
-        default=65_536, ge=8, le=16_777_216, description="state rows held in memory while leases hold"
+        default=200_000, ge=8, le=16_777_216, description="state rows held in memory while leases hold"
     )
     commit_bytes_max: int = Field(default=1_000_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
     state_every: int = Field(
-        default=8, ge=1, le=1024, description="states are stored with every n-th commit, and when no tick comes"
+        default=8,
+        ge=1,
+        le=1024,
+        description="states are stored at most with every n-th commit, when a write serves n / 2 ticks, and when idle",
     )
     read_ahead_max: int = Field(default=8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
     ticks_kept: int = Field(default=100_000, ge=0, description="ticks of a partition kept behind its cursor")
@@ -84,14 +87,51 @@ class WorkerSettings(_Section):
         if self.rows_kept < BATCHES_IN_FLIGHT_MAX * self.rows_max:
             least = BATCHES_IN_FLIGHT_MAX * self.rows_max
             raise ValueError(f"rows_kept must be at least {BATCHES_IN_FLIGHT_MAX} x rows_max = {least}")
-        if self.state_every > 1 and self.predictions_kept < (least := UNWRITTEN_TICKS_MAX + self.ticks_max):
-            raise ValueError(f"predictions_kept must be at least {UNWRITTEN_TICKS_MAX} + ticks_max = {least}")
+        if self.predictions_kept < (least := 2 * self.ticks_max):  # a successor asks them how its ticks were taken
+            raise ValueError(f"predictions_kept must be at least 2 x ticks_max = {least}")
         return self
 
     @field_validator("cache_dir", mode="before")
     @classmethod
     def _empty_is_none(cls, path: Any) -> Any:
         return None if path == "" else path
+
+
+class SheddingSettings(_Section):
+    """When a worker computes less to keep up. A ratio is the time for one tick of each asset over the gap between two
+    ticks of one; jitter is in Nyquist intervals (predictor.besov_nyquist_interval_ns). See docs/performance.md.
+    """
+
+    smoothing: float = Field(default=0.3, gt=0, le=1, description="weight of the newest time and gap in their averages")
+    degrade_ratio: float = Field(default=0.7, gt=0, description="from here on one depth less than the full one")
+    critical_ratio: float = Field(
+        default=1.0, gt=0, description="from here on the least depth, and beyond without kernels A and B"
+    )
+    recover_ratio: float = Field(default=0.5, gt=0, description="below it is healthy: the way back")
+    recover_observations: int = Field(
+        default=20, ge=1, le=1_000_000, description="healthy micro-batches in a row for one step back"
+    )
+    observations_min: int = Field(default=10, ge=2, le=10_000, description="micro-batches before anything is decided")
+    jitter_window: int = Field(default=100, ge=2, le=10_000, description="micro-batches that jitter is taken over")
+    jitter_violation: float = Field(default=0.8, gt=0, description="jitter that takes the depth to the least")
+    jitter_mean: float = Field(default=0.7, gt=0, description="mean time from which less jitter does so too ...")
+    jitter_with_mean: float = Field(default=0.5, gt=0, description="... namely this much")
+    jitter_degrade: float = Field(default=0.6, gt=0, description="jitter that costs one step")
+    jitter_recover: float = Field(default=0.3, gt=0, description="below it is healthy: the way back")
+    alert_after_s: float = Field(default=60.0, ge=0, le=86_400, description="so long below full depth is told")
+
+    @model_validator(mode="after")
+    def _that_fit_together(self) -> "SheddingSettings":
+        if self.model_fields_set:  # the defaults do, and need no NumPy to be seen so
+            self.rules((2, 3, 5), 1)
+        return self
+
+    def rules(self, depths: tuple[int, ...], nyquist_ns: int) -> "SheddingRules":
+        """What the ladder goes by."""
+        from scheduler.shedding import SheddingRules
+
+        given = self.model_dump(exclude={"alert_after_s"})
+        return SheddingRules(depths, nyquist_ns=nyquist_ns, alert_after_ns=round(self.alert_after_s * 1e9), **given)
 
 
 class HotpathSettings(_Section):
@@ -123,6 +163,9 @@ class HotpathSettings(_Section):
     utilisation_max: float = Field(
         default=0.9, gt=0, le=1, description="a window in which graph or machine was busier teaches nothing; 1: all do"
     )
+    traffic_shift: float = Field(
+        default=1.7, gt=1, description="a probe ends when two windows have so many times its ticks, or so much fewer"
+    )
     replicas_min: int = Field(
         default=0, ge=0, le=16, description="replicas that must have a decision; at least the server's own minimum"
     )
@@ -131,10 +174,20 @@ class HotpathSettings(_Section):
     canary_patience_s: float = Field(default=1800.0, ge=0.1, le=604_800, description="longest round of a canary")
     canary_scored_min: int = Field(default=500, ge=1, description="fewest forecasts of each group in a round")
     canary_harm: float = Field(default=0.1, gt=0, le=10, description="objective worse than the control's that ends it")
+    canary_missed_max: float = Field(
+        default=0.15, gt=0, le=1, description="how far the bands' coverage may be from theirs; beyond it a canary ends"
+    )
+    canary_alarms_max: float = Field(
+        default=0.05, gt=0, le=1, description="share of ticks with an alarm; beyond it a canary ends"
+    )
     canary_level: float = Field(default=0.01, gt=0, lt=0.5, description="how likely chance may be to promote")
     canary_ttl_s: float = Field(default=60.0, gt=0, le=3600, description="a canary without a leader ends after this")
     rejected_limit: float = Field(default=0.5, gt=0, le=1, description="share of dead letters that ends a probe")
     audit_max: int = Field(default=100_000, ge=10, description="audit events that may wait for their archive")
+    archive_segment_bytes: int = Field(default=64 << 20, ge=4096, description="a file of the archive is full then")
+    archive_segments: int = Field(
+        default=16, ge=2, description="so many full files are kept; of smaller ones, as many bytes"
+    )
     directory: Path = Field(
         default=Path(".predictor/hotpath"), description="the audit's archive and the last good document"
     )
@@ -170,6 +223,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = Field(default_factory=lambda: WorkerSettings())
     predictor: dict[str, Any] = Field(default={}, description="fields of PredictorConfig")
+    shedding: SheddingSettings = SheddingSettings()
     log: LogSettings = LogSettings()
     hotpath: HotpathSettings = HotpathSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -1,10 +1,12 @@
 """Makes the states again that a predecessor had not stored: from ticks after the stored ones whose predictions exist.
 
 What was decided in the moment, the depth and the numbers, is taken from each prediction, so the rows are the very ones
-that the predecessor had. Nothing is sent; the next commit stores the rows.
+that the predecessor had. No prediction is sent. The next commit stores the rows, or one on the way if they are many.
 """
 
+import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from worker.microbatch import NOTHING, Part, work_of
 from worker.recall import alike, depth_of, made_by, ways_of
 
 TICKS_AT_ONCE = 1024
+HOLDINGS_AT_ONCE = 2  # in the table's slack beside the micro-batches in flight
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +34,15 @@ class Succession:
     ) -> None:
         self.store, self.device, self.rows, self.generations = store, device, rows, generations
         self.full_depth = full_depth
+        self._places = asyncio.Semaphore(HOLDINGS_AT_ONCE)
 
-    async def take_over(self, holding: Holding) -> None:
-        """Raises StoreUnavailable, and TicksGone."""
+    async def take_over(
+        self, holding: Holding, rows_max: int, made_again: Callable[[Holding], Awaitable[None]]
+    ) -> None:
+        """Brings at most so many rows at once, and tells of each time. Raises StoreUnavailable, and TicksGone."""
         while holding.read_to != holding.cursor and not holding.lost:
-            ticks = await self.store.read(holding.partition, holding.read_to, TICKS_AT_ONCE, 0)
+            count = min(TICKS_AT_ONCE, rows_max)
+            ticks = await self.store.read(holding.partition, holding.read_to, count, 0)
             ticks = ticks[: sum(id_order(id) <= id_order(holding.cursor) for id in ticks.ids)]
             if not ticks.ids:
                 raise TicksGone(
@@ -43,8 +50,11 @@ class Succession:
                     "from its log: somebody trimmed it by hand. Put a backup back (predictor state import)"
                 )
             made = await self.store.predictions(holding.partition, holding.read_to, ticks.ids[-1])
-            await self._take_again(holding, ticks, made)
-            holding.read_to = ticks.ids[-1]
+            async with self._places:
+                await self._take_again(holding, ticks, made)
+                holding.unwritten_ticks += len(ticks)
+                holding.read_to = ticks.ids[-1]
+                await made_again(holding)
 
     async def _take_again(self, holding: Holding, ticks: Ticks, made: dict[bytes, bytes]) -> None:
         """Those without a prediction were put aside before, and changed nothing."""

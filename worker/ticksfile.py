@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from scheduler.partitions import check_asset
+from scheduler.shedding import PRUNED, SheddingRules
 from worker.errors import BadInput
 
 NEEDED = ("asset", "timestamp_ns", "value")
 OPTIONAL = ("arrival_ns", "depth")
+DEPTHS = (PRUNED, *SheddingRules().depths)  # that a fleet makes predictions at
 _REAL, _WHOLE = set("0123456789+-.eE"), set("0123456789+-")  # float() and int() also take "1_5": no log does
 
 
@@ -93,4 +95,6 @@ def _number(text: str, name: str, where: str) -> float | int:
         raise BadInput(f"{where}: {name} must be {expected}, found {text!r}") from None
     if kind is int and not -(2**63) <= number < 2**63:
         raise BadInput(f"{where}: {name} must fit in 64 bits, found {text!r}")
+    if name == "depth" and number not in DEPTHS:
+        raise BadInput(f"{where}: depth must be one of {', '.join(map(str, DEPTHS))}, found {text!r}")
     return number

@@ -13,6 +13,8 @@ import numpy as np
 from predictor_core import CorruptRecord, WrongLayout, decode_record
 from predictor_core.result import RejectReason
 from state_store import START, FleetMismatch, RedisStateStore, Ticks
+from state_store.backup import caught_up
+from state_store.errors import BackupRefused
 from state_store.letters import Letters
 from state_store.logs import Logs, Looking
 from worker.calm import Replay
@@ -20,7 +22,6 @@ from worker.recall import depth_of, made_by
 from worker.settings import Settings
 
 TICKS_AT_ONCE = 4096
-STATE_TRIES = 5
 CORE_REASONS = frozenset(reason.name for reason in RejectReason)
 
 
@@ -95,21 +96,27 @@ class Partition:
 
     async def verify(self) -> Verdict:
         probe = await self._store.probe(self._partition)
-        if probe.trimmed:
+        if probe.trimmed and (gone := await self._logs.ticks_gone(probe)):
             self.verdict.unverified.append(
-                f"partition {self._partition}: its log begins at {probe.first_id.decode()}, {probe.trimmed} older "
+                f"partition {self._partition}: its log begins at {probe.first_id.decode()}, {gone} older "
                 "ticks are gone, and so is the state from then (worker.ticks_kept says how many stay)"
             )
             return self.verdict
+        if probe.cursor != probe.state_cursor and not probe.lease_left_ms:
+            self.verdict.unverified.append(
+                f"partition {self._partition}: its stored states are behind its cursor and nobody works on it: start a "
+                "worker, which catches up at once"
+            )
+            return self.verdict
         self._oldest_kept = await self._first_prediction()
-        for _ in range(STATE_TRIES):
-            await self._follow(probe.cursor)
-            records = await self._load()
-            probe = await self._store.probe(self._partition)
-            if probe.cursor == self._cursor == self._store.seen(self._partition).state_cursor:
-                self._compare_states(records)
-                return self.verdict
-        self.verdict.unverified.append(f"partition {self._partition}: its states move on while they are compared")
+        try:
+            moment, tables = await caught_up(self._logs, self._partition)
+        except BackupRefused as error:
+            self.verdict.unverified.append(str(error))
+            return self.verdict
+        await self._follow(moment.cursor)
+        records = iter(tables["states"])
+        self._compare_states(dict(zip(records, records, strict=True)))
         return self.verdict
 
     async def _follow(self, cursor: bytes) -> None:
@@ -161,14 +168,10 @@ class Partition:
                 verdict.other_build += not ours
         verdict.unexpected += sum(_order(id) >= self._since for id in found.keys() - expected.keys())
 
-    async def _load(self) -> dict[bytes, bytes | None]:
-        assets = sorted(self._assets)
-        return dict(zip(assets, await self._store.load(self._partition, assets), strict=True))
-
-    def _compare_states(self, records: dict[bytes, bytes | None]) -> None:
-        for asset, record in records.items():
+    def _compare_states(self, records: dict[bytes, bytes]) -> None:
+        for asset in self._assets:
             self.verdict.states += 1
-            self.verdict.states_differing += not self._same_state(asset, record)
+            self.verdict.states_differing += not self._same_state(asset, records.get(asset))
 
     def _same_state(self, asset: bytes, record: bytes | None) -> bool:
         row = self._replay.row(asset)

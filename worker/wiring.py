@@ -2,7 +2,8 @@
 
 from predictor_core import PredictorConfig, Program
 from scheduler.batching import BatchLimits
-from scheduler.shedding import Shedder, SheddingRules
+from scheduler.shedding import Shedder
+from scheduler.storing import StoringRules
 from state_store import RedisStateStore, Retention, StateStore
 from worker.device import Device
 from worker.generations import Generations
@@ -14,6 +15,7 @@ from worker.rows import RowTable
 from worker.settings import Settings
 from worker.tracing import Tracing
 
+UNSTORED_TICKS_MAX = 32_768  # of a partition; a successor makes them again in about a second
 PREDICTION_OVERHEAD_BYTES = 256  # ids, asset names and RESP around two copies of a payload
 
 
@@ -44,12 +46,17 @@ def make_pipeline(settings: Settings, store: StateStore, device: Device, metrics
         ticks_per_asset_max=worker.ticks_per_asset_max,
         bytes_max=worker.commit_bytes_max,
         tick_bytes=2 * program.payload_bytes + PREDICTION_OVERHEAD_BYTES,
-        row_bytes=program.record_bytes,
         buffered_max=worker.read_ahead_max,
         read_max=min(4096, worker.read_ahead_max),
     )
-    shedder = Shedder(SheddingRules(depths=device.depths))
-    waits = {"window_s": worker.window_ms / 1000, "state_every": worker.state_every}
+    shedder = Shedder(settings.shedding.rules(device.depths, program.config.besov_nyquist_interval_ns))
+    metrics.follow(shedder)
+    storing = StoringRules(
+        every=worker.state_every,
+        ticks_max=min(UNSTORED_TICKS_MAX, worker.predictions_kept - worker.ticks_max),
+        rows_at_once=worker.rows_max,
+    )
+    waits = {"window_s": worker.window_ms / 1000, "storing": storing}
     pipeline = Pipeline(store, device, limits, shedder, metrics, Generations(program), **waits)
     pipeline.quality = Quality(device.table, program.config.quantile_levels, metrics)
     return pipeline

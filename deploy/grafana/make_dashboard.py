@@ -11,7 +11,8 @@ from typing import Any
 DASHBOARD = Path(__file__).parent / "dashboards" / "fleet.json"
 WIDTH, HEIGHT, COLUMNS = 6, 7, 4
 
-F = '{fleet=~"$fleet"}'
+FLEET = 'fleet=~"$fleet"'
+F = f"{{{FLEET}}}"
 RATE = "[$__rate_interval]"
 
 
@@ -79,6 +80,15 @@ ROWS: dict[str, list[Panel]] = {
         ("Oldest tick that waits", "s", [(f"max ({each('predictor_oldest_tick_age_seconds')})", "age")]),
         ("Stages, 95 %", "s", [(quantile(0.95, "predictor_stage_seconds", "stage"), "{{stage}}")]),
         ("Time spent in stages", "percentunit", [(rate("predictor_stage_seconds_sum", "stage"), "{{stage}}")]),
+        ("Graph's time over the gap", "percentunit", [(each("predictor_shedding_ratio"), "{{instance}}")]),
+        (
+            "Jitter",
+            "s",
+            [
+                (f'max (predictor_jitter_seconds{{{FLEET}, statistic="{statistic}"}})', name)
+                for statistic, name in (("std", "deviation"), ("p95", "95 %"), ("p99", "99 %"))
+            ],
+        ),
     ],
     "Partitions": [
         (

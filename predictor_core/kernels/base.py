@@ -57,7 +57,6 @@ class View(NamedTuple):
 
     heights: Array  # levels over their slow mean, in mean deviations
     moves: Array  # differences, in mean |difference|
-    analogs: Array  # what followed moments like this one
 
 
 class Forecast(NamedTuple):
@@ -126,6 +125,12 @@ def _swell(diagonal: Array, known: Array, forgetting: Array | float) -> Array:
 
 
 MEAN_MAX = 30.0
+
+
+def silent(readout: Readout) -> tuple[Readout, Forecast]:
+    """Answers that nothing will move, and keeps nothing to learn from."""
+    none = jnp.zeros_like(readout.error)
+    return eqx.tree_at(lambda r: r.features, readout, jnp.zeros_like(readout.features)), Forecast(none, none + 1)
 
 
 def forecast(readout: Readout, features: Array) -> tuple[Readout, Forecast]:

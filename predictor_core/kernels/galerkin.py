@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from ..lanes import column, real_of, settled, spread, total
-from .base import LOCAL, NULL, QUICK, Expert, Forecast, Readout, View, cold_readout, forecast
+from .base import LOCAL, NULL, QUICK, Expert, Forecast, Readout, View, cold_readout, forecast, silent
 
 NAME = "B"
 EXPERTS = (Expert(NAME, QUICK), Expert(NAME, LOCAL), NULL)
@@ -75,10 +75,20 @@ def relax(state: Galerkin, pace: Array, collapsed: Array) -> tuple[Galerkin, Fie
     step = STEP * total(residual[:, None] * gradient) / norm
     network = state.network - jnp.clip(step, -STEP_MAX, STEP_MAX)
     network = jnp.where(collapsed, 0.0, network)  # sown anew
-    values = column(FIELD, pace) + total(network[None] * column(_units(FIELD, 0.0)[0], pace), 1)
     size = jnp.sqrt(total(residual * residual) / residual.shape[0])
-    field = Field(values, jnp.broadcast_to(column(FIELD, pace), values.shape), size)
-    return eqx.tree_at(lambda s: s.network, state, network), field
+    return eqx.tree_at(lambda s: s.network, state, network), _field(network, size)
+
+
+def rest(state: Galerkin) -> tuple[Galerkin, Forecast, Field]:
+    """Stands still; the residual of the field is not taken."""
+    readout, answer = silent(state.readout)
+    field = _field(state.network, jnp.full_like(readout.error, jnp.nan))
+    return eqx.tree_at(lambda s: s.readout, state, readout), answer, field
+
+
+def _field(network: Array, residual: Array) -> Field:
+    values = column(FIELD, residual) + total(network[None] * column(_units(FIELD, 0.0)[0], residual), 1)
+    return Field(values, jnp.broadcast_to(column(FIELD, residual), values.shape), residual)
 
 
 def _coefficients(readout: Readout, pace: Array) -> tuple[Array, Array]:

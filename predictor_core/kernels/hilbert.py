@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from ..lanes import column, real_of, spread, total
-from .base import LOCAL, NULL, QUICK, SMOOTH, STEADY, Expert, Forecast, Readout, View, cold_readout, forecast
+from .base import LOCAL, NULL, QUICK, SMOOTH, STEADY, Expert, Forecast, Readout, View, cold_readout, forecast, silent
 
 NAME = "A"
 EXPERTS = (Expert(NAME, SMOOTH), Expert(NAME, QUICK), Expert(NAME, STEADY), Expert(NAME, LOCAL), NULL)
@@ -38,12 +38,19 @@ def table() -> tuple[np.ndarray, np.ndarray]:
     return BANDWIDTH * generator.standard_normal((FOURIER, 6)), 2 * np.pi * generator.random(FOURIER)
 
 
-def predict(state: Hilbert, view: View) -> tuple[Hilbert, Forecast]:
-    modes = _turn(state.modes, view.moves[0])
+def predict(state: Hilbert, view: View, analogs: Array) -> tuple[Hilbert, Forecast]:
+    """`analogs` are what followed moments like this one."""
+    modes = turn(state.modes, view.moves[0])
     one = jnp.ones_like(view.moves[:1])
-    features = jnp.concatenate([one, view.heights[:1], view.moves, view.analogs, _fourier(view), modes[0], modes[1]], 0)
+    features = jnp.concatenate([one, view.heights[:1], view.moves, analogs, _fourier(view), modes[0], modes[1]], 0)
     readout, answer = forecast(state.readout, features)
     return Hilbert(readout, modes), answer
+
+
+def rest(state: Hilbert, view: View) -> tuple[Hilbert, Forecast]:
+    """Stands still but for the resonators, which others look at."""
+    readout, answer = silent(state.readout)
+    return Hilbert(readout, turn(state.modes, view.moves[0])), answer
 
 
 def _fourier(view: View) -> Array:
@@ -53,7 +60,8 @@ def _fourier(view: View) -> Array:
     return (2 / FOURIER) ** 0.5 * jnp.cos(angles)
 
 
-def _turn(modes: Array, move: Array) -> Array:
+def turn(modes: Array, move: Array) -> Array:
+    """The resonators one tick on."""
     angle, damping = 2 * np.pi / PERIODS, np.exp(-1 / PERIODS)
     cosine, sine = column(damping * np.cos(angle), move), column(damping * np.sin(angle), move)
     push = column(np.sqrt(2 / PERIODS), move) * move[None]

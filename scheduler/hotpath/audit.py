@@ -33,6 +33,8 @@ class EventType(enum.Enum):
     CANARY = "canary"
     CANARY_ENDED = "canary_ended"
     INPUTS = "inputs"
+    ARCHIVE_REMOVED = "archive_removed"
+    OBJECTIVE_CHANGED = "objective_changed"
 
 
 class EventClass(enum.Enum):
@@ -51,6 +53,8 @@ _CLASSES |= dict.fromkeys(
         EventType.COMMAND,
         EventType.LEADER_CHANGED,
         EventType.CANARY_ENDED,
+        EventType.ARCHIVE_REMOVED,
+        EventType.OBJECTIVE_CHANGED,
     ),
     EventClass.SAFE,
 )
@@ -98,6 +102,7 @@ class AuditEvent(NamedTuple):
     base_generation: int = 0
     actor: str = ""
     cause: str = ""
+    objective: str = ""  # the version of what was minimised then
 
     @property
     def event_class(self) -> EventClass:

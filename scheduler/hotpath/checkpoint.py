@@ -22,6 +22,7 @@ def save(executor: SafetyExecutor) -> dict:
         "breaker_us": list(executor.breaker.times_us),
         "accepted_us": list(executor.rate.accepted_us),
         "pins": sorted(executor.pins.items()),
+        "ruler": executor.ruler,
         "told": sorted(executor.told),
         "next_seq": executor.audit_queue.next_seq,
         "control_safety": executor.control_safety.checkpoint(),
@@ -42,6 +43,7 @@ def load(executor: SafetyExecutor, state: dict) -> None:
     executor.breaker.times_us.extend(state["breaker_us"])
     executor.rate.accepted_us.extend(state["accepted_us"])
     executor.pins = {int(index): value for index, value in state["pins"]}
+    executor.ruler = state.get("ruler", "")  # not in checkpoints of versions before
     executor.told = {(kind, name) for kind, name in state["told"]}
     executor.audit_queue.next_seq = state["next_seq"]
     executor.control_safety.restore(state["control_safety"])

@@ -144,6 +144,11 @@ class RegressionTracker:
         self.reference = None
         self.worse_since_rollback = self.worse_in_a_row = 0
 
+    def forget_all(self) -> None:
+        """Learns the noise again too: it was told in another unit."""
+        self.forget()
+        self.variance = None
+
 
 class ControlSafety:
     """All that is remembered about the path of the centre."""

@@ -191,6 +191,17 @@ class AdaptiveEngine:
         self._advance(now_us)
         self.executor.reset_safe_mode(now_us, actor, cause)
 
+    def measure_by(self, ruler: str, now_us: int, run_id: str) -> None:
+        """Another objective: what was measured by the last one is forgotten, the knobs stay, a new run begins."""
+        before, executor = self.executor.ruler, self.executor
+        self.abort(now_us, "engine", EventType.OBJECTIVE_CHANGED.value)
+        executor.control_safety.regression.forget_all()
+        executor.objective = None
+        self.watch.start_anew()
+        self.proposer.begin_anew()
+        executor.ruler, executor.run_id = ruler, run_id
+        executor.record(EventType.OBJECTIVE_CHANGED, now_us, details={"before": before})
+
     def fence(self) -> None:
         """Stops leading for good: another leader has a newer token."""
         self.executor.fenced = True

@@ -100,6 +100,7 @@ class SafetyExecutor:
         self.pins: dict[int, float] = {}
         self.margin: float | None = None
         self.objective: float | None = None
+        self.ruler = ""  # The version of the objective by which all is measured.
         self.defects = 0
         self.breaks = 0  # Grows whenever a measurement that was under way has lost its meaning.
         self._writer = config.claim()
@@ -161,8 +162,17 @@ class SafetyExecutor:
         evidence = {**evidence, "breaker_tripped": tripped}
         receipt = self._return_to(self.baseline, now_us, "engine", cause, evidence, tripped)
         if tripped:
-            self.enter_safe_mode(now_us, SafeModeReason.REPEATED_VIOLATIONS, ManualReset(), cause="too many rollbacks")
+            self._stop_after_too_many(now_us)
         return receipt
+
+    def tell_rollback(self, now_us: int, actor: str, cause: str, counted: bool, details: dict) -> None:
+        """Takes note of a rollback of what is not in this vector: stable time and breaker are the same for all."""
+        tripped = counted and self.breaker.trips(now_us)
+        self.rolled_back_us = now_us
+        told = {**details, "breaker_tripped": tripped}
+        self.record(EventType.ROLLBACK, now_us, actor=actor, cause=cause, details=told)
+        if tripped:
+            self._stop_after_too_many(now_us)
 
     def freeze_at_baseline(self, now_us: int, cause: str, evidence: dict) -> None:
         """Returns to the baseline without counting it, and stops for a while: even the baseline was worse."""
@@ -254,6 +264,7 @@ class SafetyExecutor:
                 base_generation=generation if base is None else base,
                 actor=actor,
                 cause=cause,
+                objective=self.ruler,
             )
         )
 
@@ -351,6 +362,9 @@ class SafetyExecutor:
         details = {"reverted_to_generation": reverted_to, "params": self.centre, **evidence}
         self.record(EventType.ROLLBACK, now_us, actor=actor, cause=cause, base=base, details=details)
         return RollbackReceipt(self.config.generation, reverted_to, cause, actor, tripped)
+
+    def _stop_after_too_many(self, now_us: int) -> None:
+        self.enter_safe_mode(now_us, SafeModeReason.REPEATED_VIOLATIONS, ManualReset(), cause="too many rollbacks")
 
     def _leave_safe_mode(self, now_us: int, actor: str, cause: str) -> None:
         assert self.safe_mode is not None

@@ -2,15 +2,22 @@
 
 J = sum of weight * phi(value / target) + 5 * max(0, -margin)
 phi(x) = x up to 2, then 2 + 2 ln(x / 2): one bad window has limited leverage
+
+Objectives of different versions are never compared: the version is a hash of all that makes the number what it is.
 """
 
+import hashlib
+import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from scheduler.hotpath.checks import require, require_positive
 
 PENALTY = 5.0
+KNEE = 2.0
+TRANSPORT = {"p95": 0.35, "p99": 0.15, "lag": 0.25, "cost": 0.15, "loss": 0.10}
+MODEL = {"loss": 0.70, "coverage": 0.15, "p95": 0.15}
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,13 @@ def objective(terms: Iterable[Term], margin: float | None = None) -> float:
 
 
 def saturated(x: float) -> float:
-    return x if x <= 2 else 2 + 2 * math.log(x / 2)
+    return x if x <= KNEE else KNEE + KNEE * math.log(x / KNEE)
+
+
+def version_of(targets: Mapping[str, float | None]) -> str:
+    """Names the objective: the weights, the form, and what each quantity is held against."""
+    parts = {"transport": TRANSPORT, "model": MODEL, "penalty": PENALTY, "knee": KNEE, "targets": dict(targets)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def constraint_margin(used: Iterable[tuple[float, float]]) -> float:
@@ -49,11 +62,11 @@ def transport_objective(
     *, p95: float, p99: float, lag: float, cost: float, loss: float, margin: float | None = None
 ) -> float:
     """The transport group's objective; every argument is already a ratio to its target."""
-    ratios = ((p95, 0.35), (p99, 0.15), (lag, 0.25), (cost, 0.15), (loss, 0.10))
-    return objective((Term(ratio, 1.0, weight) for ratio, weight in ratios), margin)
+    ratios = {"p95": p95, "p99": p99, "lag": lag, "cost": cost, "loss": loss}
+    return objective((Term(ratio, 1.0, TRANSPORT[name]) for name, ratio in ratios.items()), margin)
 
 
 def model_objective(*, loss: float, coverage: float, p95: float, margin: float | None = None) -> float:
     """The model group's objective; `coverage` is the distance from nominal over the tolerance."""
-    ratios = ((loss, 0.70), (coverage, 0.15), (p95, 0.15))
-    return objective((Term(ratio, 1.0, weight) for ratio, weight in ratios), margin)
+    ratios = {"loss": loss, "coverage": coverage, "p95": p95}
+    return objective((Term(ratio, 1.0, MODEL[name]) for name, ratio in ratios.items()), margin)

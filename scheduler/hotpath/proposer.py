@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from scheduler.hotpath.influence import Influence
 from scheduler.hotpath.knobs import KnobRegistry, Vec
 from scheduler.hotpath.proposal import ApplyMinus, ApplyPlus, Proposal, Update
 from scheduler.hotpath.spsa import DEAD_PROBE, Ready, Spsa, WaitingMinus, WaitingPlus
@@ -46,6 +47,7 @@ class SpsaProposer:
         self.deadline_us = 0
         self.timeouts = 0
         self.dead_probes: Counter[int] = Counter()
+        self.influence = Influence(spsa.num_params)
         self._registry = registry
         self._judged = False
         self._displacement: Vec = ()
@@ -85,6 +87,8 @@ class SpsaProposer:
             self.spsa.start_plus_perturbation(proposal.delta, self._displacement)
         else:
             self.spsa.complete_eval_window()
+        if isinstance(proposal, Update):
+            self.influence.take(proposal.gradient_estimate)
         config = self.spsa.config
         self.deadline_us = now_us + config.settle_time_us + config.eval_window_us
         self.timeouts, self._judged, self.pending = 0, False, None
@@ -101,6 +105,13 @@ class SpsaProposer:
         """Leaves whatever was being measured; the iteration stays."""
         self.spsa.reset()
         self.pending, self.timeouts, self._judged = None, 0, False
+
+    def begin_anew(self) -> None:
+        """Forgets all cycles too, as if none had been."""
+        self.reset()
+        self.spsa.iteration = 0
+        self.dead_probes.clear()
+        self.influence = Influence(self.spsa.num_params)
 
     def _next(self, footing: Footing) -> Proposal:
         k = self.spsa.iteration
@@ -152,6 +163,7 @@ class SpsaProposer:
             "judged": self._judged,
             "displacement": self._displacement,
             "dead_probes": sorted(self.dead_probes.items()),
+            "influence": self.influence.checkpoint(),
         }
 
     def restore(self, state: dict) -> None:
@@ -165,6 +177,8 @@ class SpsaProposer:
         self.deadline_us, self.timeouts, self._judged = state["deadline_us"], state["timeouts"], state["judged"]
         self._displacement = tuple(state["displacement"])
         self.dead_probes = Counter(dict(state["dead_probes"]))
+        if "influence" in state:  # not in checkpoints of versions before
+            self.influence.restore(state["influence"])
 
 
 def _project(delta: Vec, footing: Footing) -> Vec:

@@ -1,11 +1,14 @@
 """One trial of a candidate: a round without it, then rounds in which each group of partitions has it in turn.
 
-    before --> round 0 --> round 1 --> ... --> verdict       better | no_better
+    before --> round 0 --> round 1 --> ... --> verdict       better | no_better     a watch: taken_back | kept
        |          |           |
-       +----------+-----------+------------------------->    harmful | too_few
+       +----------+-----------+------------------------->    harmful | too_few      taken_back | kept | too_few
 
 The number of rounds is fixed before the first, so the verdict is one look at all of them; only harm ends a trial
 early, and never in the candidate's favour. A round lasts until every group has told enough. Pure.
+
+A watch is the same in the mirror, after a promotion: everyone has the new numbers and the groups get the former ones
+back in turn, as a candidate. If those are better, the promotion was a mistake, or has become one.
 """
 
 import math
@@ -37,6 +40,8 @@ class TrialRules:
     harm_max: float = 0.1
     nominal: float = 0.95
     tolerance: float = 0.05
+    missed_max: float = 0.15  # of the coverage, to either side
+    alarms_max: float = 0.05  # of the ticks
 
     def __post_init__(self) -> None:
         require_count(rotations=self.rotations, scored_min=self.scored_min, round_us=self.round_us)
@@ -50,15 +55,25 @@ class TrialRules:
         """In all; a fleet of few groups needs more rotations than were asked for."""
         return self.groups * max(self.rotations, rotations_needed(self.groups, self.level))
 
+    def beyond(self, sums: "Sums") -> str:
+        """The limit that forecasts are beyond; empty if none is."""
+        coverage, alarms = (count / max(sums.scored, 1) for count in (sums.covered, sums.alarms))
+        if abs(coverage - self.nominal) > self.missed_max:
+            return f"coverage {coverage:.3g}, allowed is {self.nominal:g} +- {self.missed_max:g}"
+        if alarms > self.alarms_max:
+            return f"alarms at {alarms:.3g} of the ticks, allowed is {self.alarms_max:g}"
+        return ""
+
 
 @dataclass(frozen=True)
 class Sums:
-    """Of the forecasts of one group: how many, their loss, that of "as before", how many values fell into the band."""
+    """Of one group's forecasts: how many, their loss, that of "as before", values within the band, alarms raised."""
 
     scored: int = 0
     loss: float = 0.0
     naive: float = 0.0
     covered: int = 0
+    alarms: int = 0
 
     def __add__(self, other: "Sums") -> "Sums":
         return Sums(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
@@ -82,6 +97,10 @@ class Verdict:
     def promotes(self) -> bool:
         return self.kind == "better"
 
+    @property
+    def takes_back(self) -> bool:
+        return self.kind == "taken_back"
+
 
 @dataclass
 class Trial:
@@ -92,6 +111,7 @@ class Trial:
     candidate: dict[str, float]
     control: dict[str, float]
     rules: TrialRules
+    watch: bool = False  # the candidate's are the former numbers, the control's were promoted
     round: int = BEFORE
     began_us: int | None = None
     sums: list[Sums] = field(default_factory=list)
@@ -120,10 +140,9 @@ class Trial:
         if self.began_us is None:
             return None
         lasted_us = now_us - self.began_us
-        worse = self.worse_by()
-        if worse is not None and worse > max(self.rules.harm_max, HARM_SIGMAS * self._noise()):
-            told = f"{worse:.3g} worse than the control in round {self.round}"
-            return Verdict("harmful", self.round, worse, told=told)
+        harm = self._beyond() or self._harm()
+        if harm is not None:
+            return harm
         poorest = min(range(self.rules.groups), key=lambda group: self.sums[group].scored)
         if self.sums[poorest].scored < self.rules.scored_min:
             told = f"group {poorest} had {self.sums[poorest].scored} of {self.rules.scored_min} forecasts in a round"
@@ -141,6 +160,31 @@ class Trial:
             return None
         shifts = self._shifts()
         return shifts[turn] - float(np.mean(np.delete(shifts, turn)))
+
+    def _harm(self) -> Verdict | None:
+        """Ends it within a round: a candidate that harms; in a watch also numbers that the former ones put to shame."""
+        worse = self.worse_by()
+        if worse is None or abs(worse) <= max(self.rules.harm_max, HARM_SIGMAS * self._noise()):
+            return None
+        told = f"{abs(worse):.3g} {'worse' if worse > 0 else 'better'} than the control in round {self.round}"
+        if self.watch:
+            kind = "kept" if worse > 0 else "taken_back"
+            return Verdict(kind, self.round, worse, told=f"the former numbers were {told}")
+        return Verdict("harmful", self.round, worse, told=told) if worse > 0 else None
+
+    def _beyond(self) -> Verdict | None:
+        """Ends it within a round too: a limit that only the candidate passes, and its group did not without it."""
+        turn = self.turn
+        if self.worse_by() is None:
+            return None
+        rest = sum((sums for group, sums in enumerate(self.sums) if group != turn), Sums())
+        here, before, others = map(self.rules.beyond, (self.sums[turn], self.finished[0][turn], rest))
+        if here and not before and not others:
+            kind, told = ("kept", "the former numbers: ") if self.watch else ("harmful", "")
+            return Verdict(kind, self.round, self.worse_by(), told=f"{told}{here}")
+        if self.watch and before and others and not here:
+            return Verdict("taken_back", self.round, self.worse_by(), told=f"the promoted numbers: {others}")
+        return None
 
     def _noise(self) -> float:
         """How far a group strays from the others in this round though it has the control's numbers."""
@@ -167,7 +211,11 @@ class Trial:
         effect = effect_of(rotations, orders, self.seed)
         sure = effect.p <= self.rules.level and effect.difference <= -self.rules.gain_min
         told = f"objective {effect.difference:+.4g}, by chance with p = {effect.p:.2g}"
-        return Verdict("better" if sure else "no_better", self.round, effect.difference, effect.p, told)
+        if self.watch:
+            kind, told = "taken_back" if sure else "kept", f"the former numbers: {told}"
+        else:
+            kind = "better" if sure else "no_better"
+        return Verdict(kind, self.round, effect.difference, effect.p, told)
 
     def checkpoint(self) -> dict:
         return asdict(self)

@@ -11,7 +11,7 @@ from state_store.logs import Looking
 from tests.fleet import conftest as fleets
 from tests.fleet.conftest import Fleet
 
-fleet, program = fleets.fleet, fleets.program  # fixtures here too
+fleet = fleets.fleet  # a fixture here too
 FOLDER = Path(__file__).parents[2] / "docs" / "clients" / "node"
 
 

@@ -74,6 +74,24 @@ async def test_a_batch_whose_reply_was_lost_is_sent_again_and_taken_once(fleet, 
     assert len((await raw_predictions(fleet.url))[0]) == len(sent)
 
 
+async def test_frames_made_by_node_hold_the_ticks_that_were_sent(fleet, node, monkeypatch, tmp_path):
+    monkeypatch.setenv("FRAMES", "1")
+    sent = ticks(120)
+    async with Proxy(fleet.url.removeprefix("unix://"), tmp_path) as proxy:
+        proxy.matches, proxy.lose = b"EVALSHA", "reply"
+        await asyncio.to_thread(node.send, sent, f"unix://{proxy.path}")
+        assert proxy.lost == 1
+    found = []
+    async with open_store(load({"redis": {"url": fleet.url}})) as store:
+        for partition in range(fleet.partitions):
+            read = await store.read(partition, b"0-0", 10_000, 0)
+            columns = (map(bytes.decode, read.assets), read.times_ns.tolist(), read.values.tolist())
+            found += [",".join(map(str, tick)) for tick in zip(*columns, strict=True)]
+            probe = await store.probe(partition)
+            assert not read.malformed and probe.backlog == len(read) and probe.length <= -(-len(read) // 200)
+    assert sorted(found) == sorted(sent)
+
+
 async def test_a_later_producer_of_the_same_name_shuts_the_earlier_one_out(fleet, node):
     with pytest.raises(ProducerFenced):
         async with TickProducer(fleet.url, name="shared") as earlier:
@@ -113,6 +131,14 @@ async def test_what_is_wrong_is_said_in_one_line(fleet, node):
         for url, told in mistakes.items():
             done = await asyncio.to_thread(node.run, program, url, "elsewhere")
             assert done.returncode == 1 and told in done.stderr and len(done.stderr.splitlines()) == 1, done
+
+
+async def test_a_time_that_no_frame_can_hold_is_said_at_once(fleet, node, monkeypatch):
+    monkeypatch.setenv("FRAMES", "1")
+    for time in ("1.5", "9" * 19, ""):
+        done = await asyncio.to_thread(node.run, "producer.mjs", fleet.url, given=f"EURUSD,1,1\nEURUSD,{time},2\n")
+        assert done.returncode == 1 and f"no frame can hold the time '{time}'" in done.stderr, done
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_the_script_in_the_clients_folder_is_the_fleets_own():

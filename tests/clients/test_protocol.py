@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import struct
 from hashlib import sha1
 from zlib import crc32
 
@@ -57,7 +58,7 @@ async def test_what_is_appended_by_hand_is_predicted_or_rejected_as_the_page_say
         await redis.ask("XADD", f"usp:{{{other}}}:ticks", "*", "a", asset, "y", "1", "t", str(t))
         await asyncio.to_thread(fleet.wait_until_idle)
         meta = await redis.ask("HGETALL", "usp:meta")
-        types = {name: kind for name, kind, *_ in rows("Keys") if "producers" not in name}
+        types = {name: kind for name, kind, *_ in rows("Keys") if not name.endswith((":producers", ":frames"))}
         for name, kind in types.items():
             assert (await redis.ask("TYPE", name.replace("{p}", f"{{{home}}}"))).decode() == kind, name
         latest = msgpack.unpackb(await redis.ask("HGET", f"{key}:latest", asset))
@@ -103,9 +104,9 @@ async def test_the_script_answers_as_the_page_says(fleet):
 
         async def send(first: int, count: int, session: int = 5, resume: int = 0, backlog_max: int = 100) -> list:
             words = [word for k in range(count) for word in ("gold", "1.5", str(START_NS + k), "")]
-            keys = [f"{key}:ticks", f"{key}:producers", f"{key}:control"]
+            keys = [f"{key}:{name}" for name in ("ticks", "producers", "control", "frames")]
             told = map(str, ("me", session, first, resume, backlog_max, 256, 86_400_000))
-            code, *rest = await redis.ask("EVALSHA", sha1(script.encode()).hexdigest(), "3", *keys, *told, *words)
+            code, *rest = await redis.ask("EVALSHA", sha1(script.encode()).hexdigest(), "4", *keys, *told, *words)
             return [code.decode(), *rest]
 
         async def in_log() -> int:
@@ -138,6 +139,49 @@ async def test_the_script_answers_as_the_page_says(fleet):
             await redis.ask("XADD", f"{key}:ticks", "*", "a", "gold", "y", "1.5", "t", str(START_NS))
     codes = [code for code, *_ in rows("Order, and sending again")]
     assert codes == ["OK", "FULL", "GAP", "STALE", "SEALED", "MOVED"]
+
+
+async def test_a_frame_made_by_the_page_is_taken_as_the_page_says(fleet):
+    fleet.start_worker()
+    sizes = [size for size, _ in rows("Frames")]
+    assert sizes == ["1", "8 for each tick", "8 for each tick", "the rest"]
+    key, script = "usp:{1}", (CLIENTS / "ingest.lua").read_text()
+
+    def frame(times: list[int], values: list[float], assets: list[str]) -> list[str | bytes]:
+        body = b"\x01" + struct.pack(f"<{len(times)}q", *times) + struct.pack(f"<{len(times)}d", *values)
+        return ["", str(len(times)), body + b"\xff".join(asset.encode() for asset in assets), ""]
+
+    async with Looking(fleet.url) as redis:
+        await redis.ask("SCRIPT", "LOAD", script)
+        keys = [f"{key}:{name}" for name in ("ticks", "producers", "control", "frames")]
+
+        async def send(first: int, *words: str | bytes, backlog_max: int = 100) -> list:
+            told = map(str, ("me", 5, first, 0, backlog_max, 256, 86_400_000))
+            code, *rest = await redis.ask("EVALSHA", sha1(script.encode()).hexdigest(), "4", *keys, *told, *words)
+            return [code.decode(), *rest]
+
+        four = frame([START_NS + k for k in range(4)], [1.5, 2.5, 3.5, 4.5], ["gold"] * 4)
+        alone = ["gold", "5.5", str(START_NS + 4), "order-7"]
+        assert await send(1, *four, *alone) == ["OK", 5, b""]
+        assert await send(4, *frame([START_NS + 3, START_NS + 4], [4.5, 5.5], ["gold"] * 2)) == ["OK", 5, b""]
+        more = [START_NS + 5 + k for k in range(2)]
+        assert await send(5, *frame([START_NS + 4, *more], [5.5, 6.5, 7.5], ["gold"] * 3)) == ["OK", 5, b""]
+        await asyncio.to_thread(fleet.wait_until_idle)
+        assert await send(6, *frame(more, [6.5, 7.5], ["gold"] * 2), backlog_max=1) == ["FULL", 5, b"1"]
+        broken = ["", "3", b"\x01 broken", ""]
+        assert await send(6, *frame(more, [6.5, 7.5], ["gold"] * 2), *broken) == ["OK", 10, b""]
+        await asyncio.to_thread(fleet.wait_until_idle)
+        entries = await redis.ask("XRANGE", f"{key}:ticks", "-", "+")
+        assert await redis.ask("HGET", f"{key}:frames", "framed") == b"6"
+        asked = (await redis.ask("XREAD", "STREAMS", f"{key}:ticks", entries[0][0].replace(b"-3", b"-1")))[0][1]
+        assert asked == entries
+    assert [b"".join(fields[0::2]) for _, fields in entries] == [b"nf", b"aytr", b"nf", b"nf"]
+    assert entries[0][0].endswith(b"-3") and entries[0][1][:3] == [b"n", b"4", b"f"]
+    opening = entries[0][0].decode()[:-1]
+    ids = [id for _, id, _ in await logged(fleet, "predictions")]
+    assert len(ids) == 7 and ids[:4] == [f"{opening}{k}" for k in range(4)]
+    ((_, _, letter),) = await logged(fleet, "rejected")
+    assert letter[b"reason"].startswith(b"frame")
 
 
 def test_the_page_names_the_retention_that_is_the_default():

@@ -23,7 +23,7 @@ def write_ticks(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def fleet(browser, commands):
+def fleet(browser, commands, program):
     """Two workers, sixty assets at 250 ticks a second, an operator's console; gives the page's address."""
     for name in ("worker-1", "worker-2"):
         commands.start(name, "worker", "--name", name, "--partitions", "16")

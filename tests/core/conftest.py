@@ -78,7 +78,9 @@ def _cold(shapes: Shapes, lanes: tuple[int, ...] = ()) -> dict[str, Any]:
     }
 
 
-def _tick(state: dict[str, Any], observation: Observation, params: Params, shapes: Shapes) -> tuple[Any, Output]:
+def _tick(
+    state: dict[str, Any], observation: Observation, params: Params, shapes: Shapes, pruned: jax.Array | bool
+) -> tuple[Any, Output]:
     """Forecasts the mean of the values so far plus `cusum_h`; `memory` fills with cosines, where rounding shows."""
     late = observation.time_ns <= state[LAST_TIME]
     rejected = jnp.where(late, RejectReason.late, RejectReason.accepted)

@@ -9,11 +9,6 @@ from predictor_core import cusum
 from predictor_core.config import PredictorConfig
 
 
-def with_params(**changes):
-    kinds = CONFIG.params()._asdict()
-    return CONFIG.params()._replace(**{name: type(kinds[name])(value) for name, value in changes.items()})
-
-
 @pytest.mark.parametrize("precision", [32, 64])
 @pytest.mark.parametrize("lanes", [(), (64,)])
 def test_a_tick_keeps_every_shape_and_precision(precision, lanes):
@@ -103,7 +98,7 @@ def test_the_grace_period_runs_as_published(noise):
 def test_the_length_of_grace_is_a_setting(noise):
     noise = noise.copy()
     noise[600:] *= 30
-    says = run_cusum(noise, with_params(grace_period_steps=7))
+    says = run_cusum(noise, PredictorConfig(grace_period_steps=7).params())
     alarms = 600 + np.flatnonzero(says.alarm[600:, 0])
     assert alarms[1] - alarms[0] == 7
 
@@ -130,7 +125,7 @@ def test_the_kurtosis_is_three_for_normal_residuals_and_much_more_for_heavy_tail
 
 
 def test_heavy_tails_raise_fewer_alarms_than_a_plain_cusum_would():
-    says = run_cusum(3 * np.random.default_rng(333).standard_t(4, (1200, 32)), with_params(cusum_h=3.0))
+    says = run_cusum(3 * np.random.default_rng(333).standard_t(4, (1200, 32)), PredictorConfig(cusum_h=3.0).params())
     z = 3 * np.random.default_rng(333).standard_t(4, (1200, 32)) / (3 * 2**0.5)
     plain = np.zeros(32, int)
     up = down = np.zeros(32)

@@ -20,11 +20,6 @@ def levels():
     return 100 + np.random.default_rng(3).standard_normal((TICKS, LANES))
 
 
-def with_params(**changes):
-    kinds = CONFIG.params()._asdict()
-    return CONFIG.params()._replace(**{name: type(kinds[name])(value) for name, value in changes.items()})
-
-
 @pytest.mark.parametrize("precision", [32, 64])
 @pytest.mark.parametrize("lanes", [(), (64,)])
 def test_a_tick_keeps_every_shape_and_precision(precision, lanes):
@@ -72,9 +67,9 @@ def test_twenty_deviations_from_the_mean_teach_nothing(levels):
 
 def test_the_bounds_are_settings(levels):
     levels[200, 0] = 120
-    strict = run_gates(levels, params=with_params(sigma_bound=12.0))
+    strict = run_gates(levels, params=PredictorConfig(sigma_bound=12.0).params())
     assert strict.domain_error[200, 0] and not strict.outlier[200, 0]
-    assert run_gates(levels, params=with_params(sigma_val=3.0)).learn.all()
+    assert run_gates(levels, params=PredictorConfig(sigma_val=3.0).params()).learn.all()
 
 
 def test_a_level_shift_of_a_million_deviations_is_refused_five_times_and_then_believed(levels):
@@ -83,7 +78,7 @@ def test_a_level_shift_of_a_million_deviations_is_refused_five_times_and_then_be
     assert verdicts.domain_error[200:205, 0].all() and verdicts.reanchored[205, 0]
     assert np.count_nonzero(verdicts.domain_error) == 5 and np.count_nonzero(verdicts.reanchored) == 1
     assert verdicts.learn[205:].all()
-    patient = run_gates(levels, params=with_params(reanchor_after=8))
+    patient = run_gates(levels, params=PredictorConfig(reanchor_after=8).params())
     assert np.flatnonzero(patient.reanchored[:, 0]).tolist() == [208]
 
 
@@ -124,7 +119,7 @@ def test_stale_above_the_limit_and_until_the_hysteresis(levels):
     arrivals[100:200] += 150 * unit
     arrivals[200:300] += 85 * unit
     arrivals[300:] += 75 * unit
-    verdicts = run_gates(levels, SECONDS, arrivals, with_params(degraded_recovery_min_steps=1))
+    verdicts = run_gates(levels, SECONDS, arrivals, PredictorConfig(degraded_recovery_min_steps=1).params())
     assert not verdicts.stale[:100].any() and verdicts.stale[100:300].all() and not verdicts.stale[300:].any()
     assert np.array_equal(verdicts.stale, verdicts.degraded)
     assert verdicts.learn.all() and not verdicts.reweigh[100:300].any()  # forecasts and learning go on, weights stand

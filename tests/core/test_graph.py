@@ -70,6 +70,21 @@ def wild(program, values, times_ns, arrivals_ns, rng):
     return np.array(rows), results
 
 
+def test_rows_that_become_the_new_ones_in_their_places_are_the_same_and_the_others_stay(program):
+    rng = np.random.default_rng(5)
+    values, times_ns, arrivals_ns = histories(rng, 70, 20)
+    rows, results = calm(program, values, times_ns, arrivals_ns)
+    table = rng.integers(0, 2**32, (200, program.words), np.uint32).astype(program.dtype)
+    others, places = table.copy(), rng.permutation(200)[:70]
+    table[places] = program.cold(70)
+    columns = np.repeat(np.arange(70), 20), values.ravel(), times_ns.ravel(), arrivals_ns.ravel()
+    assert program.run_within(table, places, *columns).tobytes() == results.tobytes()
+    others[places] = rows
+    assert table.tobytes() == others.tobytes()
+    with pytest.raises(WrongShape, match=r"places must lie in \[0, 200\)"):
+        program.run_within(table, places + 200, *columns)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_any_order_company_split_and_round_trip_gives_the_same_bytes(program, seed):
     rng = np.random.default_rng(seed)
@@ -263,6 +278,12 @@ def test_ticks_of_one_row_are_taken_in_order_of_appearance(toy_program, run_tick
     means = results["reference_prediction"] - toy_program.config.cusum_h
     assert means.tolist() == [10, 1, 15, 30, 2]
     assert results["events"].tolist() == [1, 1, 2, 3, 2]
+
+
+def test_rows_in_another_order_of_memory_come_back_in_the_usual_one(toy_program):
+    rows = toy_program.cold(3)
+    new, _ = toy_program.run(np.asfortranarray(rows), np.arange(3), np.ones(3), np.full(3, 9), np.full(3, 9))
+    assert new.flags.c_contiguous and new.tobytes() != rows.tobytes()
 
 
 def test_one_busy_row_among_idle_ones_takes_as_many_executions_as_it_needs(toy_program, run_ticks, rng):

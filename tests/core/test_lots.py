@@ -39,4 +39,3 @@ def test_rows_with_many_ticks_share_a_block():
 def test_few_rows_use_the_steps_of_all_blocks():
     lots = list(lots_of(np.zeros(30, int), 1, LANES, BLOCKS, STEPS))
     assert [len(lot.ticks) for lot in lots] == [12, 12, 6]
-    assert [lot.again for lot in lots] == [False, True, True]

@@ -9,11 +9,6 @@ from predictor_core import roughness
 from predictor_core.config import PredictorConfig
 
 
-def with_params(**changes):
-    kinds = CONFIG.params()._asdict()
-    return CONFIG.params()._replace(**{name: type(kinds[name])(value) for name, value in changes.items()})
-
-
 @pytest.mark.parametrize("precision", [32, 64])
 @pytest.mark.parametrize("lanes", [(), (64,)])
 def test_a_tick_keeps_every_shape_and_precision(precision, lanes):
@@ -90,7 +85,7 @@ def test_the_breaker_stays_tripped_until_the_exponent_is_clear_and_the_grace_is_
 
 
 def test_the_thresholds_are_settings(walks):
-    never = run_roughness(walks, with_params(holder_threshold=0.0, robustness_dimension_threshold=2.0))
+    never = run_roughness(walks, PredictorConfig(holder_threshold=0.0, robustness_dimension_threshold=2.0).params())
     assert not never.emergency.any()
 
 

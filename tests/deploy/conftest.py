@@ -6,16 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from predictor_core import PredictorConfig, Program
-from tests.deploy.deployed import CACHE, DEPLOY, PREDICTOR, Site, free_port, make_users, redis_server, running, wait_for
-from worker.wiring import depths
-
-
-@pytest.fixture(scope="session")
-def program():
-    """Compiled before any worker starts, which then only loads it."""
-    program = Program(PredictorConfig(), cache_dir=CACHE)
-    program.compile(depths(program.config))
+from tests.deploy.deployed import DEPLOY, PREDICTOR, Site, free_port, make_users, redis_server, running, wait_for
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from predictor_core import PredictorConfig, Program
 from tests.docs.pages import DOCS, ROOT, Shell, blocks
-from worker.wiring import depths
 
 GUIDES = DOCS / "guides"
 CACHE = ROOT / ".predictor" / "cache"
@@ -52,9 +50,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def guided(tmp_path_factory):
-    program = Program(PredictorConfig(), cache_dir=CACHE)
-    program.compile(depths(program.config))  # no line of a guide waits for a compiler
+def guided(tmp_path_factory, program):
     folder = tmp_path_factory.mktemp("guides")
     (folder / ".predictor").mkdir()
     (folder / ".predictor" / "cache").symlink_to(CACHE)

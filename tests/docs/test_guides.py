@@ -4,6 +4,8 @@ import asyncio
 import json
 import random
 import re
+import runpy
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -139,11 +141,15 @@ def test_troubleshooting_quotes_what_is_really_said(guided):
         assert line in said, (line, said)
 
 
-def test_the_table_on_sizing_is_what_the_command_prints(guided):
-    page = (GUIDES / "sizing.md").read_text()
-    said = guided.type_page("sizing.md")
-    (on_page,) = numbers(page)
-    printed, smaller = numbers(said)
+def test_the_table_on_sizing_is_what_the_command_prints(monkeypatch, capsys):
+    """Its lines, run in this process, where JAX is loaded already."""
+    for line in "".join(blocks(GUIDES / "sizing.md", "sh")).splitlines():
+        python, *argv = shlex.split(line)
+        assert python == "python"
+        monkeypatch.setattr(sys, "argv", argv)
+        runpy.run_path(str(DOCS.parent / argv[0]), run_name="__main__")
+    (on_page,) = numbers((GUIDES / "sizing.md").read_text())
+    printed, smaller = numbers(capsys.readouterr().out)
     assert on_page.keys() == printed.keys() == smaller.keys()
     for assets, columns in on_page.items():
         assert columns == pytest.approx(printed[assets], rel=0.2, abs=1), "run docs/examples/sizing.py for the table"

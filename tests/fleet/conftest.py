@@ -1,19 +1,21 @@
 """A real server, real worker processes, and what they wrote, read back."""
 
 import asyncio
+import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
-from predictor_core import PredictorConfig, Program, payload_fields
+from predictor_core import payload_fields
 from state_store import EmbeddedRedis, RedisStateStore
-from worker.wiring import depths
+from worker import cli
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 
@@ -31,6 +33,23 @@ class Fleet:
         command = [sys.executable, "-m", "worker", "worker", "--redis", self.url]
         self.workers.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE))
         return self.workers[-1]
+
+    def say(self, *words: object, code: int = 0) -> tuple[str, str]:
+        """What a command prints and says, run in this process, where JAX is loaded already."""
+        out, err = io.StringIO(), io.StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+            patch.setattr(sys, "argv", ["predictor", *map(str, words)])
+            patch.setenv("USP_REDIS__URL", self.url)
+            patch.setenv("USP_WORKER__CACHE_DIR", str(CACHE))
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        assert int(end.value.code or 0) == code, (words, out.getvalue(), err.getvalue())
+        return out.getvalue(), err.getvalue()
+
+    def predictor(self, *words: object, code: int = 0) -> dict:
+        """The answer of a command as a program reads it, or its error."""
+        out, err = self.say(*words, "--json", code=code)
+        return json.loads(out) if out else {"error": err}
 
     def stop(self) -> None:
         for worker in self.workers:
@@ -63,14 +82,6 @@ class Fleet:
             return all(probe.backlog == 0 and probe.state_cursor == probe.cursor for probe in probes)
 
         return self.wait_until(idle, "an empty backlog")
-
-
-@pytest.fixture(scope="session")
-def program():
-    """Compiled before any worker starts, which then only loads it: no test waits for a compiler."""
-    program = Program(PredictorConfig(), cache_dir=CACHE)
-    program.compile(depths(program.config))
-    return program
 
 
 @pytest.fixture

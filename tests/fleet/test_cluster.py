@@ -3,6 +3,8 @@
 import asyncio
 import subprocess
 import sys
+from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -12,7 +14,10 @@ from loadtests import chaos
 from loadtests.arena import Shape
 from loadtests.judge import Reference
 from predictor_core import payload_fields
+from state_store import RedisStateStore, TickProducer
 from state_store.cluster import EmbeddedCluster
+from state_store.keys import Keys
+from state_store.slots import slot_of
 from tests.fleet.conftest import Fleet, open_fleet
 from tests.fleet.test_operations import CORRUPT, Operator
 from worker.settings import load
@@ -31,6 +36,18 @@ def test_slots_that_move_and_a_shard_that_dies_lose_nothing_and_hold_nobody_up(t
             return await arena.play("h", [chaos.move_slots, chaos.fail_over_a_shard], Random(3))
 
     assert asyncio.run(play()) > 1000
+
+
+def test_a_slot_left_open_holds_up_its_partition_only_and_a_repartition_goes_through(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(chaos, "OPEN_S", (2.0, 2.0))
+    reference = Reference(load({"worker": {"cache_dir": str(CACHE)}}))
+
+    async def play() -> int:
+        async with chaos.open_arena(Shape(executable=SERVERS[-1], cluster=True), reference, CACHE) as arena:
+            return await arena.play("h", [chaos.leave_a_slot_open, chaos.repartition], Random(2))
+
+    assert asyncio.run(play()) > 500
 
 
 @pytest.fixture
@@ -88,3 +105,51 @@ def test_every_command_works_on_a_cluster(fleet, operator):
     assert found["redis cluster"]["level"] == "ok"
     counts = found["partitions by node"]["counts"]
     assert len(counts) == 3 and sum(counts.values()) == 4
+
+
+PARTITIONS = 2  # lie on the second and the third node
+REGISTRY = ("meta", "workers", "config")
+
+
+async def test_a_frozen_node_that_has_only_the_registry_costs_no_lease(tmp_path, program, monkeypatch):
+    """Nobody takes a partition over meanwhile, and none is lost: those held are renewed past it."""
+    together = lambda name: all(slot_of(f"{name}:{key}".encode()) < 5461 for key in REGISTRY)  # noqa: E731
+    namespace = next(filter(together, map("ns{}".format, count())))
+    monkeypatch.setenv("USP_REDIS__NAMESPACE", namespace)
+    with EmbeddedCluster(tmp_path / "redis", executable=SERVERS[-1]) as cluster, ExitStack() as stack:
+        registry = cluster.owner(slot_of(f"{namespace}:workers".encode()))
+        healthy = next(node for node in cluster.nodes if node is not registry)
+        assert all(cluster.owner(slot_of(Keys().of(p).ticks)) is not registry for p in range(PARTITIONS))
+        store = RedisStateStore(healthy.url, namespace)
+        layout, fields = program.layout_fingerprint, payload_fields(program.config.static())
+        await store.open_fleet(PARTITIONS, layout, fields)
+        made = Fleet(healthy.url, PARTITIONS, lease_ms=1500)
+        stack.callback(made.stop)
+        for _ in range(2):
+            made.start_worker()
+
+        async def probes() -> list:
+            return [await store.probe(p) for p in range(PARTITIONS)]
+
+        async def until(holds) -> list:
+            async with asyncio.timeout(90):
+                while not holds(found := await probes()):
+                    await asyncio.sleep(0.05)
+            return found
+
+        held = await until(lambda found: len({probe.owner for probe in found if probe.lease_left_ms}) == 2)
+        cluster.freeze(registry)
+        stack.callback(lambda: registry in cluster._frozen and cluster.thaw(registry))
+        for _ in range(40):  # four leases
+            now = await probes()
+            assert all(probe.lease_left_ms > 0 for probe in now)
+            await asyncio.sleep(0.15)
+        assert [(probe.owner, probe.epoch) for probe in now] == [(probe.owner, probe.epoch) for probe in held]
+        cluster.thaw(registry)
+        async with TickProducer(healthy.url, namespace) as producer:
+            for number in range(40):
+                await producer.send(f"asset-{number % 8}", number)
+        now = await until(lambda found: not any(probe.backlog for probe in found))
+        assert sum(probe.applied for probe in now) == 40
+        assert [(probe.owner, probe.epoch) for probe in now] == [(probe.owner, probe.epoch) for probe in held]
+        await store.close()

@@ -2,31 +2,12 @@
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from state_store.logs import Looking
-
-CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
-
-
-@pytest.fixture
-def predictor(fleet, tmp_path):
-    env = os.environ | {"USP_REDIS__URL": fleet.url, "USP_WORKER__CACHE_DIR": str(CACHE)}
-
-    def run(*words, code=0, errors=False):
-        command = [sys.executable, "-m", "worker", *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=240)
-        assert done.returncode == code, (done.returncode, done.stderr)
-        return done.stderr if errors else done.stdout
-
-    return run
 
 
 @pytest.fixture
@@ -67,23 +48,23 @@ def unplaced(lines):
     return sorted(json.dumps(row) for row in rows)
 
 
-def test_tail_says_what_replay_says_and_verify_sees_every_change(fleet, file, predictor):
+def test_tail_says_what_replay_says_and_verify_sees_every_change(fleet, file):
     worker = fleet.start_worker(http_port=0)
     address = next(json.loads(line)["http"] for line in worker.stderr if b'"started"' in line)
-    assert json.loads(predictor("feed", "--csv", file, "--json"))["ticks_taken"] == 601
+    assert fleet.predictor("feed", "--csv", file)["ticks_taken"] == 601
     fleet.wait_until_idle()
 
-    told = predictor("tail", "--from", "0", "--until-idle", "0.5", "--json")
-    assert unplaced(told) == unplaced(predictor("replay", with_depths(file, told), "--json"))
+    told, _ = fleet.say("tail", "--from", "0", "--until-idle", "0.5", "--json")
+    assert unplaced(told) == unplaced(fleet.say("replay", with_depths(file, told), "--json")[0])
     assert len(told.splitlines()) == 600
 
     with urllib.request.urlopen(f"{address}/metrics", timeout=5) as page:
         metrics = page.read().decode()
     assert "predictor_predictions_total 600.0" in metrics
     assert 'predictor_rejected_total{reason="late"} 1.0' in metrics
-    assert "601 ticks" in predictor("top", "--seconds", "1.5", errors=True)
+    assert "601 ticks" in fleet.say("top", "--seconds", "1.5")[1]
 
-    verdict = json.loads(predictor("verify", "--json"))
+    verdict = fleet.predictor("verify")
     assert verdict["agrees"]
     counts = {name: verdict[name] for name in ("ticks", "predictions", "rejected", "states")}
     assert counts == {"ticks": 601, "predictions": 600, "rejected": 1, "states": 12}
@@ -93,5 +74,5 @@ def test_tail_says_what_replay_says_and_verify_sees_every_change(fleet, file, pr
     ask(fleet, "XDEL", f"{keys}:predictions", json.loads(told.splitlines()[1])["tick_id"])
     record = ask(fleet, "HGET", f"{keys}:states", first["asset"])
     ask(fleet, "HSET", f"{keys}:states", first["asset"], record[:-20] + bytes(20))
-    verdict = json.loads(predictor("verify", "--json", code=1))
+    verdict = fleet.predictor("verify", code=1)
     assert (verdict["missing"], verdict["states_differing"], verdict["differing"]) == (1, 1, 0)

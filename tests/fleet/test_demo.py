@@ -27,7 +27,7 @@ KEYS = [
 
 
 @pytest.fixture
-def started(tmp_path):
+def started(tmp_path, program):
     running = []
 
     def start(*words):

@@ -4,8 +4,6 @@ import asyncio
 import csv
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -32,16 +30,16 @@ def test_a_fleet_that_loses_its_workers_gives_the_bytes_of_one_calm_process(flee
     ticks, predictions = read_back(fleet)
     assert len(ticks) == ASSETS * ROUNDS
     assert [key for key, _ in predictions] == [key for key, _ in ticks]
-    fleet_lines = tail(fleet.url)
+    fleet_lines = lines(fleet, "tail", "--from", "0", "--until-idle", "1")
     line_of = {(line["partition"], line["tick_id"]): line for line in fleet_lines}
     depths = [line_of[key]["depth"] for key, _ in ticks]
-    calm_lines = replay(tmp_path / "ticks.csv", ticks, depths)
+    write_ticks(tmp_path / "ticks.csv", ticks, depths)
+    calm_lines = lines(fleet, "replay", tmp_path / "ticks.csv")
     assert len(calm_lines) == len(fleet_lines) == ASSETS * ROUNDS
     for (key, _), calm in zip(ticks, calm_lines, strict=True):
         assert {**line_of[key], "partition": None, "tick_id": None} == calm
 
-    verified = subprocess.run([sys.executable, "-m", "worker", "verify", "--redis", fleet.url], capture_output=True)
-    assert verified.returncode == 0, verified
+    assert fleet.predictor("verify")["agrees"]
 
 
 async def feed(url: str, first: int, last: int) -> None:
@@ -68,22 +66,15 @@ def read_back(fleet) -> tuple[list, list]:
     return logs[0], logs[1]
 
 
-def tail(url: str) -> list[dict]:
-    command = [sys.executable, "-m", "worker", "tail", "--redis", url, "--from", "0", "--until-idle", "1", "--json"]
-    return lines(command)
-
-
-def replay(path, ticks: list, depths: list[int]) -> list[dict]:
+def write_ticks(path, ticks: list, depths: list[int]) -> None:
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["asset", "timestamp_ns", "value", "arrival_ns", "depth"])
         for ((_, tick), fields), depth in zip(ticks, depths, strict=True):
             arrival_ns = int(tick.partition("-")[0]) * 1_000_000
             rows.writerow([fields[b"a"].decode(), fields[b"t"].decode(), fields[b"y"].decode(), arrival_ns, depth])
-    return lines([sys.executable, "-m", "worker", "replay", str(path), "--json"])
 
 
-def lines(command: list[str]) -> list[dict]:
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def lines(fleet, *words) -> list[dict]:
+    out, _ = fleet.say(*words, "--json")
+    return [json.loads(line) for line in out.splitlines()]

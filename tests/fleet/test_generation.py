@@ -2,16 +2,11 @@
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 from state_store import RedisStateStore, TickProducer
 from worker.recall import made_by
 
-CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 ASSETS = ["acme/EURUSD", "acme/GOLD", "USDJPY"]
 START_NS = 1_600_000_000_000_000_000
 
@@ -25,14 +20,6 @@ def feed(fleet, first, count):
 
     asyncio.run(send())
     fleet.wait_until_idle()
-
-
-def predictor(fleet, *words, code=0):
-    env = os.environ | {"USP_REDIS__URL": fleet.url, "USP_WORKER__CACHE_DIR": str(CACHE)}
-    command = [sys.executable, "-m", "worker", *words]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=240)
-    assert done.returncode == code, done.stderr
-    return done.stdout or done.stderr
 
 
 def marks(fleet):
@@ -61,11 +48,13 @@ def publish_what_no_worker_can_follow(fleet):
 def test_a_published_generation_is_taken_over_survives_a_kill_and_is_verified(fleet):
     worker = fleet.start_worker()
     feed(fleet, 1, 5)
-    told = predictor(fleet, "config", "set", "volatility_alpha=0.3", "--reason", "a test", "--json")
-    assert json.loads(told) == {"number": 1, "values": {"predictor": {"volatility_alpha": 0.3}}}
-    assert "cusum_k must be" in predictor(fleet, "config", "set", "cusum_k=9", "--reason", "too large", code=2)
-    assert "is not NAME=NUMBER" in predictor(fleet, "config", "set", "cusum_k", "--reason", "no value", code=2)
-    predictor(fleet, "config", "set", "cusum_k=0.9", "--group", "acme", "--reason", "a test")
+    told = fleet.predictor("config", "set", "volatility_alpha=0.3", "--reason", "a test")
+    assert told == {"number": 1, "values": {"predictor": {"volatility_alpha": 0.3}}}
+    too_large = fleet.predictor("config", "set", "cusum_k=9", "--reason", "too large", code=2)
+    assert "cusum_k must be" in too_large["error"]
+    no_value = fleet.predictor("config", "set", "cusum_k", "--reason", "no value", code=2)
+    assert "is not NAME=NUMBER" in no_value["error"]
+    fleet.predictor("config", "set", "cusum_k=0.9", "--group", "acme", "--reason", "a test")
     while json.loads(next(line for line in worker.stderr if b'"generation_taken"' in line))["generation"] != 2:
         pass
     feed(fleet, 6, 5)
@@ -77,18 +66,18 @@ def test_a_published_generation_is_taken_over_survives_a_kill_and_is_verified(fl
     refused = next(line for line in fleet.workers[-1].stderr if b'"generation_refused"' in line)
     assert "log_sig_depth cannot change while the fleet runs" in json.loads(refused)["why"]
     feed(fleet, 16, 5)
-    verdict = json.loads(predictor(fleet, "verify", "--json"))
+    verdict = fleet.predictor("verify")
     assert verdict["agrees"], verdict
     assert verdict["predictions"] == 20 * len(ASSETS)
     assert marks(fleet) == [15, 15, 30]
-    history = json.loads(predictor(fleet, "config", "generations", "--json"))["generations"]
+    history = fleet.predictor("config", "generations")["generations"]
     assert [each["number"] for each in history] == [1, 2, 3]
 
 
 def test_an_asset_that_gets_a_number_of_its_own_keeps_those_of_its_tenant(fleet):
-    predictor(fleet, "config", "set", "cusum_k=0.9", "--group", "acme", "--reason", "the tenant's")
-    told = predictor(fleet, "config", "set", "cusum_h=4.0", "--group", "acme/GOLD", "--reason", "its own", "--json")
-    assert json.loads(told)["values"]["groups"] == {
+    fleet.predictor("config", "set", "cusum_k=0.9", "--group", "acme", "--reason", "the tenant's")
+    told = fleet.predictor("config", "set", "cusum_h=4.0", "--group", "acme/GOLD", "--reason", "its own")
+    assert told["values"]["groups"] == {
         "acme": {"cusum_k": 0.9},
         "acme/GOLD": {"cusum_k": 0.9, "cusum_h": 4.0},
     }

@@ -1,13 +1,11 @@
 """The page on operations, and the worst of it for real: a damaged state, dead letters, a backup put back."""
 
 import asyncio
-import io
-import json
+import re
+import shlex
 import signal
 import subprocess
-import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -16,11 +14,11 @@ from state_store import TickProducer
 from state_store.keys import partition_of
 from state_store.logs import Looking
 from tests.docs.pages import DOCS, ROOT, Shell, blocks
-from worker import cli
 
 CACHE = ROOT / ".predictor" / "cache"
 START_NS = 1_600_000_000_000_000_000
 ASSETS = ["EURUSD", "té/1", "gold", "oil"]
+FOR_A_SHELL = re.compile(r"[$>|&;(]")
 CORRUPT = "the stored state of this asset is corrupt"
 
 
@@ -29,18 +27,7 @@ class Operator:
 
     def __init__(self, fleet, folder: Path) -> None:
         self.fleet, self.folder, self.sent = fleet, folder, 0
-
-    def predictor(self, *words, code=0) -> dict:
-        """Runs a command in this process, where JAX is loaded already."""
-        out, err = io.StringIO(), io.StringIO()
-        argv, sys.argv = sys.argv, ["predictor", *map(str, words), "--json"]
-        try:
-            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
-                cli.main()
-        finally:
-            sys.argv = argv
-        assert int(end.value.code or 0) == code, (words, out.getvalue(), err.getvalue())
-        return json.loads(out.getvalue()) if out.getvalue() else {"error": err.getvalue()}
+        self.predictor = fleet.predictor
 
     def ask(self, *words):
         async def run():
@@ -153,6 +140,12 @@ def test_the_page_on_operations_does_what_it_says(fleet, operator):
                 operator.stop(worker)
             if "state rebuild" in block:
                 operator.damage("EURUSD")
-            shell.type(block.replace("redis://127.0.0.1:6390", fleet.url))
+            if FOR_A_SHELL.search(block):
+                shell.type(block.replace("redis://127.0.0.1:6390", fleet.url))
+                continue
+            for line in block.splitlines():  # in this process; that a shell takes such lines, the guides show
+                predictor, *words = shlex.split(line)
+                assert predictor == "predictor"
+                fleet.say(*words)
     assert len((operator.folder / "users.acl").read_text().splitlines()) == 5
     assert (operator.folder / "fleet.uspb").exists()

@@ -6,7 +6,7 @@ import signal
 import redis
 
 from state_store.keys import Keys, partition_of
-from tests.fleet.test_generation import START_NS, predictor
+from tests.fleet.test_generation import START_NS
 from worker.quotas import OVER_QUOTA
 
 NOISY, QUIET, QUOTA, FLOOD = b"acme/EURUSD", b"other/4", 3, 400
@@ -25,10 +25,11 @@ def test_a_tenant_beyond_its_quota_gets_dead_letters_and_the_others_their_predic
     keys = Keys().of(home)
     worker = fleet.start_worker()
     fleet.wait_until(lambda probes: all(probe.owner for probe in probes), "a worker")
-    assert "is no quota" in predictor(fleet, "config", "quota", "acme", "many", "--reason", "a test", code=2)
-    assert "is no tenant" in predictor(fleet, "config", "quota", "acme/EURUSD", "5", "--reason", "a test", code=2)
-    predictor(fleet, "config", "quota", "acme", str(QUOTA), "--reason", "a test")
-    predictor(fleet, "config", "set", "cusum_k=0.9", "--reason", "quotas stay")
+    reason = ("--reason", "a test")
+    assert "is no quota" in fleet.predictor("config", "quota", "acme", "many", *reason, code=2)["error"]
+    assert "is no tenant" in fleet.predictor("config", "quota", "acme/EURUSD", "5", *reason, code=2)["error"]
+    fleet.predictor("config", "quota", "acme", QUOTA, *reason)
+    fleet.predictor("config", "set", "cusum_k=0.9", "--reason", "quotas stay")
     taken_over(worker, 2)
 
     with redis.Redis.from_url(fleet.url) as server:
@@ -47,7 +48,6 @@ def test_a_tenant_beyond_its_quota_gets_dead_letters_and_the_others_their_predic
     assert {letter[b"reason"].decode() for _, letter in letters} == {OVER_QUOTA}
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(60) == 0
-    verdict = json.loads(predictor(fleet, "verify", "--json"))
+    verdict = fleet.predictor("verify")
     assert verdict["agrees"] and verdict["predictions"] == len(made), verdict
-    told = json.loads(predictor(fleet, "config", "quota", "acme", "none", "--reason", "a test", "--json"))
-    assert told["values"]["quotas"] == {}
+    assert fleet.predictor("config", "quota", "acme", "none", *reason)["values"]["quotas"] == {}

@@ -12,7 +12,7 @@ README = ROOT / "README.md"
 
 
 @pytest.fixture
-def shell(tmp_path):
+def shell(tmp_path, program):
     (tmp_path / ".predictor").mkdir()
     (tmp_path / ".predictor" / "cache").symlink_to(ROOT / ".predictor" / "cache")
     with Shell(tmp_path) as shell:

@@ -198,6 +198,8 @@ def test_the_command_says_what_it_does_and_what_it_will_not_do(fleet):
         assert "on its way to 7 partitions" in told("5", code=1)["error"]
         server.hset("usp:{2}:control", mapping={"cursor": server.xinfo_stream("usp:{2}:ticks")["last-entry"][0]})
         assert told("7")["past"] == [4] and told("7")["generation"] == 1
+        counts = predictor(fleet.url, "rejected", "ls")["counts"]
+        assert counts == [{"partition": 1, "generation": 0, "reason": "late", "count": 1}]
         assert "hold 1 dead letters" in told("--clean", code=2)["error"]
         assert told("--clean", "--discard-rejected")["rejected_removed"] == 1
         assert server.keys("usp:{1}:*") and not server.exists("usp:{1}:rejected")

@@ -21,9 +21,12 @@ from predictor_core.records import CHECKSUM_BYTES, decode_record
 from predictor_core.snapshot import Encoder, decode
 from scheduler.hotpath import LatencyHistogram
 from state_store.backup import DIGEST_BYTES, Backup
+from state_store.contract import START, ascending, id_order, joined
 from state_store.errors import StateStoreError
+from state_store.frames import encode_frame
 from state_store.keys import partition_of
 from state_store.letters import unpack_tick
+from state_store.logs import ticks_of
 from state_store.reader import PredictionReader, RawPredictions
 from state_store.ticks import AssetCheck, _arrivals, _one_by_one, parse
 from worker.hotpath.digest import RefusedDigest, WorkerDigest
@@ -66,6 +69,33 @@ def ticks(data: bytes) -> None:
         assert getattr(fast, name) == getattr(slow, name), name
     for name in ("values", "times_ns", "arrivals_ns"):
         assert getattr(fast, name).tobytes() == getattr(slow, name).tobytes(), name
+
+
+def frames(data: bytes) -> None:
+    """Frames as XREAD gives them: read in one go, and tick by tick from cursors within, they give the same."""
+    entries = []
+    for number, line in enumerate(data.split(b"\n--\n")[:8]):
+        count, _, frame = line.partition(b" ")
+        entries.append([b"1700000000000-%d" % (200 * number + 199), [b"n", count, b"f", frame]])
+    whole, parts, after = parse(entries, _check()), [], START
+    while left := [entry for entry in entries if id_order(entry[0]) > id_order(after)]:
+        parts.append(parse(left[:3], _check(), after, 3))
+        after = parts[-1].ids[-1]
+    again = joined(parts)
+    assert ascending(whole.ids) and whole.count >= len(whole)
+    for name in ("ids", "assets", "malformed"):
+        assert getattr(again, name) == getattr(whole, name), name
+    for name in ("values", "times_ns", "arrivals_ns"):
+        assert getattr(again, name).tobytes() == getattr(whole, name).tobytes(), name
+    assert [again.payload(i) for i in range(len(again))] == [whole.payload(i) for i in range(len(whole))]
+    for entry in entries:
+        assert ticks_of(entry)[-1][0] == entry[0]
+
+
+def some_frames() -> list[bytes]:
+    named = [name for name in (b"%d" % i for i in range(50)) if partition_of(name, PARTITIONS) == 0]
+    good = [b"%d %b" % (n, encode_frame(named[:n], [0.5 * n] * n, [SECOND_NS + n] * n)) for n in (2, 5)]
+    return [b"\n--\n".join(good), good[0], b"3 " + encode_frame([b"", b"\xc3", b"0"], [float("nan")] * 3, [1, 2, 3])]
 
 
 def _check() -> AssetCheck:
@@ -173,6 +203,7 @@ def some_digests() -> list[bytes]:
 
 TARGETS = {
     "ticks": Target(ticks, (), some_ticks),
+    "frames": Target(frames, (), some_frames),
     "record": Target(record, (CorruptRecord, WrongLayout), some_records),
     "snapshot": Target(snapshot, (IntegrityError, SchemaMismatch), some_snapshots),
     "backup": Target(backup, (StateStoreError,), some_backups),

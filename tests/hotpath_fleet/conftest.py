@@ -132,8 +132,9 @@ class Fleet:
         if canary is None:
             return {}
         told = {}
+        everyone = found.values.get("predictor", {})
         for group in range(canary["of"]):
-            numbers = canary["numbers"] if group == canary["turn"] else {}
+            numbers = {**everyone, **(canary["numbers"] if group == canary["turn"] else {})}
             loss = self.forecast_loss(numbers) + 0.1 * group + 0.01 * self.chance.random()
             told[group] = Sums(100, 100 * loss, 100.0, 98)
         return {"numbers": found.number, "losses": told}
@@ -173,7 +174,7 @@ class Fleet:
     async def tuning(self, **settings) -> Leader:
         """A leader whose dry run is over."""
         leader = self.leader(**settings)
-        for _ in range(6):
+        for _ in range(3 * leader.settings.digests_per_side):
             await self.window(leader)
         assert (await self.order(leader, "dry-run-off"))["ok"]
         return leader

@@ -4,13 +4,11 @@ import asyncio
 import json
 import re
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 from state_store import RedisStateStore
-from worker import cli
 from worker.exits import DONE, FAILED, FLEET, STORE, USAGE
 
 ROOT = Path(__file__).parents[2]
@@ -18,23 +16,14 @@ SAY = ("--reason", "a test", "--actor", "ana")
 
 
 @pytest.fixture
-def predictor(monkeypatch, capsys, tmp_path, server, namespace):
-    """Runs a command as `main` does; gives exit code, output, and what was said on standard error."""
+def predictor(command, monkeypatch, tmp_path, server, namespace):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("USP_REDIS__URL", server.url)
     monkeypatch.setenv("USP_REDIS__NAMESPACE", namespace)
     monkeypatch.setenv("USP_HOTPATH__LEASE_MS", "200")
     monkeypatch.setenv("USP_HOTPATH__DIRECTORY", str(tmp_path / "hotpath"))
     asyncio.run(make_fleet(server.url, namespace))
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["predictor", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        told = capsys.readouterr()
-        return int(end.value.code or 0), told.out, told.err
-
-    return run
+    return command
 
 
 async def make_fleet(url, namespace):
@@ -65,7 +54,8 @@ def asked(predictor, *words):
 
 def test_a_fleet_that_nobody_has_led_yet(predictor):
     assert asked(predictor, "status")["mode"] == "observe"
-    assert asked(predictor, "explain") == {"decisions": [], "next": "nobody has led yet"}
+    nobody = {"next": "nobody has led yet", "model": "no canary is under way; none was tried yet"}
+    assert asked(predictor, "explain") == {"decisions": []} | nobody
     assert asked(predictor, "diff") == {"knobs": []}
     for command in ("status", "explain", "diff"):
         assert predictor("hotpath", command)[0] == DONE
@@ -189,7 +179,8 @@ def test_verify_follows_the_chain_and_sees_a_change(predictor, observed, tmp_pat
 
 
 def test_a_canary_is_started_shown_and_ended_by_commands(predictor, observed):
-    assert asked(predictor, "canary", "status") == {"trying": False, "proposes": [], "trials": 0, "last": {}}
+    idle = {"trying": False, "watching": False, "proposes": [], "trials": 0, "pinned": [], "last": {}}
+    assert asked(predictor, "canary", "status") == idle
     told = asked(predictor, "canary", "start", "sinkhorn_epsilon_0=0.2", *SAY, "--id", "go")["told"]
     assert told == "trying sinkhorn_epsilon_0=0.2 on one of 2 groups of partitions, in 20 rounds"
     assert asked(predictor, "canary", "start", "sinkhorn_epsilon_0=0.2", *SAY, "--id", "go")["told"] == told
@@ -198,10 +189,16 @@ def test_a_canary_is_started_shown_and_ended_by_commands(predictor, observed):
     assert asked(predictor, "status")["canary"]["round"] == 1
     assert predictor("hotpath", "canary", "status")[0] == predictor("hotpath", "status")[0] == DONE
     assert "for everyone" in asked(predictor, "canary", "promote", *SAY)["told"]
-    assert asked(predictor, "canary", "status")["last"]["kind"] == "better"
+    facts = asked(predictor, "canary", "status")
+    assert facts["last"]["kind"] == "better" and facts["watching"] and facts["promoted"] == {"sinkhorn_epsilon_0": 0.2}
+    assert asked(predictor, "explain")["model"].startswith("watching sinkhorn_epsilon_0=0.2, round 1 of 21: nobody")
+    assert "no canary is under way" in predictor("hotpath", "canary", "promote", *SAY)[2]
+    told = asked(predictor, "canary", "rollback", *SAY, "--id", "back")["told"]
+    assert told == "sinkhorn_epsilon_0=0.1 for everyone again"
     assert asked(predictor, "canary", "abort", *SAY)["told"] == "no canary was under way"
     decisions = asked(predictor, "explain")["decisions"]
-    assert {"canary", "canary_ended"} <= {decision["event"] for decision in decisions}
+    assert {"canary", "canary_ended", "rollback"} <= {decision["event"] for decision in decisions}
+    assert "sinkhorn_epsilon_0" in asked(predictor, "explain")["model"]
 
 
 def test_replay_agrees_and_sees_a_change(predictor, observed, tmp_path):

@@ -5,13 +5,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from predictor_core import Event
 from worker.generations import Canary, Generation, Numbers, Side
 from worker.hotpath.losses import MOVES, Losses
 from worker.rows import RowTable
 
 LEVELS = (0.1, 0.5, 0.9)
 CELLS = (0.3, 0.4, 0.3)
-RESULT = np.dtype([("rejected", np.int32), ("quantiles", np.float64, (3,))])
+RESULT = np.dtype([("rejected", np.int32), ("quantiles", np.float64, (3,)), ("events", np.uint32)])
 NUMBERS = Numbers(SimpleNamespace(volatility_alpha=0.5), b"m")
 
 
@@ -31,11 +32,12 @@ class Bench:
         self.losses = Losses(self.table, LEVELS, settle_s)
         self.now_s = 0.0
 
-    def batch(self, at, slots, values, quantiles, rejected=None):
+    def batch(self, at, slots, values, quantiles, rejected=None, events=0):
         """Slots 0 to 3 are of partition 0, in the order in which they are given."""
         slots, values = np.array(slots), np.array(values, float)
         results = np.zeros(len(slots), RESULT)
         results["quantiles"] = quantiles
+        results["events"] = events
         results["rejected"] = 0 if rejected is None else rejected
         first = int((slots < 4).sum())
         work = SimpleNamespace(slots=slots, values=values, bounds=[0, first, len(slots)])
@@ -53,12 +55,13 @@ def test_losses_of_each_group_are_those_of_a_slow_reading():
     bench, rng, at = Bench(), np.random.default_rng(2), generation()
     ticks_min = 6  # three memories of an alpha of one half
     stood, before, moves, seen = {}, {}, {}, {}
-    wanted = {0: [0, 0.0, 0.0, 0], 1: [0, 0.0, 0.0, 0]}
+    wanted = {0: [0, 0.0, 0.0, 0, 0], 1: [0, 0.0, 0.0, 0, 0]}
     for _ in range(60):
         slots = np.sort(rng.choice(8, 5, replace=False)).tolist()  # one tick of an asset a batch: nothing is between
         values, quantiles = rng.normal(size=5), np.sort(rng.normal(size=(5, 3)), axis=1)
-        bench.batch(at, slots, values, quantiles)
-        for slot, value, made in zip(slots, values, quantiles, strict=True):
+        events = rng.choice([0, int(Event.RegimeChangeDetected), int(Event.GracePeriod)], 5)
+        bench.batch(at, slots, values, quantiles, events=events)
+        for slot, value, made, event in zip(slots, values, quantiles, events, strict=True):
             if slot in before:
                 move = abs(value - before[slot])
                 if seen[slot] >= ticks_min and slot in moves:
@@ -67,6 +70,7 @@ def test_losses_of_each_group_are_those_of_a_slow_reading():
                     sums[1] += min(crps(value, stood[slot]) / moves[slot], 100)
                     sums[2] += min(move / moves[slot], 100)
                     sums[3] += stood[slot][0] <= value <= stood[slot][-1]
+                    sums[4] += event == Event.RegimeChangeDetected
                 moves[slot] = moves[slot] + (move - moves[slot]) / MOVES if slot in moves else move
             before[slot], stood[slot], seen[slot] = value, made, seen.get(slot, 0) + 1
     number, found = bench.losses.take()

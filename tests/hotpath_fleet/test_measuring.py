@@ -199,3 +199,45 @@ def test_too_few_predictions_make_no_window(digest_of):
     merger.take("a", digest_of(BASE, 5.0, 1999).encode(), (0, 0), 0)
     assert merger.window(["a"], 0) is None
     assert merger.counts["too_few"] == 1
+
+
+def told_the_time(bench, server_s, took_s=0.02):
+    bench.measures.set_server_clock(int(server_s * 1e6), bench.now_s - took_s, bench.now_s)
+
+
+@pytest.mark.parametrize("step_s", [40.0, -40.0], ids=["forward", "back"])
+def test_latencies_across_a_step_of_the_servers_clock_are_thrown_away_and_all_settles_again(step_s):
+    bench = Bench()
+    told_the_time(bench, bench.now_s)
+    for _ in range(30):
+        bench.batch([0], [1.0], [1.0])
+        bench.now_s += 1
+        bench.measures.look(bench.now_s)
+    sent = len(bench.measures.digests)
+    bench.measures.digests.clear()  # sent
+    for _ in range(9):  # the clock has stepped, and nobody has asked yet
+        bench.batch([0], [1.0], [1.0], late_s=0.5 - step_s)
+        bench.now_s += 1
+    bench.measures.look(bench.now_s)
+    assert sent == 2 and len(bench.measures.digests) == 1
+    told_the_time(bench, bench.now_s + step_s)
+    assert not bench.measures.digests
+    for _ in range(30):
+        bench.batch([0], [1.0], [1.0], late_s=0.5 - step_s)  # stamped by the new clock
+        bench.now_s += 1
+        bench.measures.look(bench.now_s)
+        told_the_time(bench, bench.now_s + step_s)
+    digests = list(bench.measures.digests)
+    assert [digest.since_us / 1e6 for digest in digests] == [0, 15]  # the leader leaves out what settles
+    assert all(digest.latency.quantile(0.99) < 1e9 for digest in digests)
+
+
+def test_a_slow_answer_is_no_step_of_the_clock():
+    bench = Bench()
+    told_the_time(bench, bench.now_s)
+    bench.batch([0], [1.0], [1.0])
+    bench.now_s += 20
+    bench.measures.look(bench.now_s)
+    told_the_time(bench, bench.now_s - 1.5, took_s=3.0)  # the server answered at once, the network took its time
+    told_the_time(bench, bench.now_s - 0.01)
+    assert len(bench.measures.digests) == 1

@@ -13,7 +13,7 @@ ACL = Path(__file__).parents[2] / "deploy" / "acl"
 NAMES = {
     "generation", "phase", "iteration", "gain_a", "perturbation_c", "knob", "objective", "objective_ref", "sigma_y",
     "margin", "proposals", "violations", "digests", "rollbacks", "safe_mode", "audit_depth", "audit_dropped",
-    "lease_held", "fence", "worker_lag_generations", "probe_expired",
+    "lease_held", "fence", "worker_lag_generations", "probe_expired", "knob_at_bound",
 }  # fmt: skip
 
 

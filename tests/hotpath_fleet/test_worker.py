@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from predictor_core import PredictorConfig, Program, payload_fields
+from predictor_core import payload_fields
 from state_store import RedisStateStore, TickProducer
 from state_store.hotpath.store import HotpathStore
 from state_store.logs import Logs, Looking
@@ -23,7 +23,6 @@ from worker.hotpath.view import canary
 from worker.recall import made_by
 from worker.settings import load
 from worker.verify import verify_fleet
-from worker.wiring import depths
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 FAST = {"poll_s": 0.05, "digest_s": 0.2, "settle_s": 0.1, "digests_per_side": 2, "lease_ms": 600, "samples_min": 1}
@@ -33,9 +32,7 @@ FAST |= {"utilisation_max": 1.0}  # whatever else this machine is doing
 
 
 @pytest.fixture
-def fleet(server, namespace, tmp_path):
-    program = Program(PredictorConfig(), cache_dir=CACHE)
-    program.compile(depths(program.config))
+def fleet(server, namespace, tmp_path, program):
     running = []
 
     async def make():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -30,7 +31,10 @@ def graph(folder):
 @pytest.fixture(scope="module")
 def pipeline(folder):
     plan = pipeline_bench.Plan(shares=(0.2,), variants=("identity", "encoded"), **TINY)
-    figures = pipeline_bench.measure(plan)
+    tiny = {name: replace(shape, waiting=2000) for name, shape in pipeline_bench.VARIANTS.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline_bench, "VARIANTS", tiny)
+        figures = pipeline_bench.measure(plan)
     results.save("pipeline", figures, folder)
     return figures
 
@@ -72,7 +76,11 @@ def capacity(folder):
 
 @pytest.fixture(scope="module")
 def assets(folder):
-    figures = assets_bench.measure(assets_bench.Plan((128,), runs=1, warm_s=0.1, seconds=0.3, partitions=4))
+    plan = assets_bench.Plan((128,), runs=1, warm_s=0.1, seconds=0.3, partitions=4)
+    tiny = {name: replace(shape, waiting=2000) for name, shape in assets_bench.variants(plan).items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assets_bench, "variants", lambda plan: tiny)
+        figures = assets_bench.measure(plan)
     results.save("assets", figures, folder)
     return figures
 
@@ -115,9 +123,9 @@ def test_assets_tells_cost_and_memory_for_each_number_of_them(assets):
 
 
 def test_more_assets_than_a_worker_keeps_are_measured_with_room_for_all_too():
-    shapes = assets_bench.variants(assets_bench.Plan((1000, 100_000)))
-    assert list(shapes) == ["1,000 assets", "100,000 assets", "100,000 assets, room for all"]
-    assert dict(shapes["100,000 assets, room for all"].settings)["USP_WORKER__ROWS_KEPT"] == "108192"
+    shapes = assets_bench.variants(assets_bench.Plan((1000, 400_000)))
+    assert list(shapes) == ["1,000 assets", "400,000 assets", "400,000 assets, room for all"]
+    assert dict(shapes["400,000 assets, room for all"].settings)["USP_WORKER__ROWS_KEPT"] == "408192"
 
 
 def test_a_soak_hurts_the_fleet_looks_at_it_and_judges_every_tick(soaked):
@@ -158,5 +166,5 @@ def test_the_command_measures_prints_and_keeps(tmp_path):
 
 def test_every_config_of_the_full_run_is_a_config():
     plan = graph_bench.full_plan()
-    assert plan.depths == (2, 3, 5)
+    assert plan.depths == (1, 2, 3, 5)
     assert plan.config == PredictorConfig(log_sig_depth=5)

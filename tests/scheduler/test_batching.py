@@ -14,8 +14,7 @@ limits_of_any_size = st.builds(
     rows_max=st.integers(1, 20),
     ticks_per_asset_max=st.integers(1, 6),
     bytes_max=st.integers(20, 300),
-    tick_bytes=st.integers(0, 10),
-    row_bytes=st.integers(0, 10),
+    tick_bytes=st.integers(1, 20),
 )
 waiting = st.lists(
     st.tuples(st.integers(0, 10), st.lists(st.integers(0, 12), max_size=40), st.booleans()), max_size=6
@@ -31,10 +30,6 @@ def backlog(partition, codes, oldest_ns=0, ready=True):
     return Backlog(partition, oldest_ns, np.asarray(codes), ready)
 
 
-def spent(codes, limits):
-    return len(codes) * limits.tick_bytes + len(set(codes)) * limits.row_bytes
-
-
 @given(waiting, limits_of_any_size)
 @settings(max_examples=150)
 def test_no_cap_is_ever_passed(backlogs, limits):
@@ -45,7 +40,7 @@ def test_no_cap_is_ever_passed(backlogs, limits):
     for partition, codes in batch.items():
         assert 0 < counts[partition] <= len(backlogs[partition].asset_codes) and backlogs[partition].ready
         assert max(Counter(codes).values()) <= limits.ticks_per_asset_max
-        assert spent(codes, limits) <= limits.bytes_max
+        assert len(codes) * limits.tick_bytes <= limits.bytes_max
 
 
 @given(waiting, limits_of_any_size)
@@ -63,7 +58,7 @@ def test_whatever_is_left_behind_would_pass_a_cap(backlogs, limits):
             not ticks_left
             or not rows_left
             or codes.count(codes[-1]) > limits.ticks_per_asset_max
-            or spent(codes, limits) > limits.bytes_max
+            or len(codes) * limits.tick_bytes > limits.bytes_max
         )
 
 
@@ -97,7 +92,7 @@ def test_a_hot_asset_ends_the_prefix_of_its_own_partition_only():
 def test_rows_and_bytes_end_a_prefix_before_the_tick_that_would_pass_them():
     codes = [1, 1, 2, 2, 3, 3]
     assert take([backlog(0, codes)], BatchLimits(rows_max=2)) == {0: 4}
-    assert take([backlog(0, codes)], BatchLimits(bytes_max=27, tick_bytes=1, row_bytes=10)) == {0: 4}
+    assert take([backlog(0, codes)], BatchLimits(bytes_max=27, tick_bytes=6)) == {0: 4}
 
 
 @given(st.integers(0, 2**32), st.integers(1, 4), st.integers(1, 8))
@@ -122,7 +117,7 @@ def test_nobody_waits_longer_than_a_bounded_number_of_takes(seed, ticks_max, hot
 
 def test_every_partition_moves_in_every_take_when_there_is_room_for_all():
     backlogs = [backlog(p, np.arange(10_000), oldest_ns=p) for p in range(16)]
-    assert set(take(backlogs, BatchLimits(ticks_max=1_600, rows_max=1_600, row_bytes=0)).values()) == {100}
+    assert set(take(backlogs, BatchLimits(ticks_max=1_600, rows_max=1_600)).values()) == {100}
 
 
 def test_room_is_asked_before_reading():
@@ -132,7 +127,7 @@ def test_room_is_asked_before_reading():
     assert [room(buffered, patient) for buffered in (0, 70, 74, 75, 90)] == [30, 30, 26, 0, 0]
 
 
-@pytest.mark.parametrize("wrong", [{"ticks_max": 0}, {"tick_bytes": -1}, {"bytes_max": 10}, {"read_max": 0}])
+@pytest.mark.parametrize("wrong", [{"ticks_max": 0}, {"tick_bytes": 0}, {"bytes_max": 10}, {"read_max": 0}])
 def test_limits_under_which_nothing_could_move_are_refused(wrong):
     with pytest.raises(BadRules, match=next(iter(wrong))):
         BatchLimits(**wrong)

@@ -8,28 +8,31 @@ compares every byte.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import Context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 from types import SimpleNamespace
 
 from scheduler.batching import BatchLimits
 from scheduler.shedding import Shedder
-from state_store import MemoryStateStore, Retention
-from state_store.keys import partition_of
-from tests.simulation.judge import Wrong, judge_numbered, judge_partition
-from tests.simulation.network import POINTS, FaultyStore, Trace, Weather, Wire
+from scheduler.storing import StoringRules
+from state_store import MemoryStateStore, Meta, MoveRefused, Retention, StoreFull, StoreUnavailable
+from state_store.outboxes import Outboxes
+from tests.simulation.judge import Wrong, judge_fleet, judge_numbered
+from tests.simulation.network import MOVING, POINTS, FaultyStore, Trace, Weather, Wire
 from tests.simulation.producers import Feed, NumberedProducer, PlainClient
 from tests.simulation.server import Server, WatchedStore
 from tests.simulation.toy import DEADLY_VALUE, LAYOUT, TOY_GENERATIONS, ToyDevice
 from tests.simulation.virtual import Process, Stuck, VirtualLoop
 from worker.metrics import Metrics
 from worker.pipeline import Pipeline
+from worker.repartition import lead
 from worker.service import Worker
 from worker.settings import WorkerSettings
 
+REWIND_MAX = 10_000
 METRICS = Metrics()  # nobody looks at them here, and making them takes longer than a history
 
 
@@ -40,6 +43,8 @@ class Cast:
     store: Callable[..., MemoryStateStore] = WatchedStore
     faulty: Callable[..., FaultyStore] = FaultyStore
     pipeline: Callable[..., Pipeline] = Pipeline
+    server: Callable[..., Server] = Server
+    outboxes: Callable[..., Outboxes] = Outboxes
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Plan:
     retention: Retention
     events: tuple[str, ...]
     weather: Weather
-    state_every: int = 1
+    storing: StoringRules = StoringRules(every=1)
     workers_max: int = 12
     dooms: tuple[str, ...] = ()  # such as "kill at commit.before": for the first worker that comes there
 
@@ -64,7 +69,9 @@ class Plan:
 EVENTS = (
     *("kill", "kill at a point", "kill at a point", "pause", "pause at a point", "zombie", "zombie at a point"),
     *("zombie at commit.before", "drain", "join", "restart", "cut", "full", "fail over"),
+    *("repartition", "repartition", "repartition undone"),
 )
+NUMBERS = (1, 2, 3, 5)  # of partitions, to move to
 
 
 def draw_plan(random: Random) -> Plan:
@@ -79,9 +86,13 @@ def draw_plan(random: Random) -> Plan:
         limits=BatchLimits(
             rows_max=rows_max, ticks_max=random.choice((1, 4, 64)), ticks_per_asset_max=random.choice((1, 3, 16)),
             read_max=random.choice((2, 8, 64)), buffered_max=random.choice((8, 64)),
+            bytes_max=random.choice((150, 800_000)), tick_bytes=30,
         ),
         rows_kept=rows_max * random.choice((6, 100)),
-        state_every=random.choice((1, 2, 8)),
+        storing=StoringRules(
+            every=random.choice((1, 2, 8)), ticks_max=random.choice((6, 1_000)), late_s=random.choice((0.2, 15.0)),
+            rows_at_once=rows_max,
+        ),
         retention=Retention(ticks=random.choice((0, 8, 100_000))),
         events=tuple(random.choice(EVENTS) for _ in range(random.choice((0, 1, 2, 4, 6)))),
         weather=Weather(
@@ -113,6 +124,15 @@ class Member:
         return self.process.paused and not self.process.crashed
 
 
+@dataclass
+class Operator:
+    """Somebody who leads the fleet to another number of partitions."""
+
+    process: Process
+    wire: Wire
+    task: asyncio.Task
+
+
 class History:
     """Plays a plan; deterministic from its seed."""
 
@@ -123,8 +143,13 @@ class History:
         plan = draw_plan(self.random)
         self.plan, self.cast = change(plan) if change else plan, cast or Cast()
         self.loop = VirtualLoop(Random(self.random.random()))
-        self.server = Server(self.loop.time)
+        self.server = self.cast.server(self.loop.time)
+        self.server.memory.meta = Meta(self.plan.partitions, LAYOUT, {})
         self.members: list[Member] = []
+        self.operators: list[Operator] = []
+        self.office = replace(self.plan.weather)  # where they sit
+        self.noticing: list[asyncio.Task] = []
+        self.numbers: dict[int, int] = {}  # of partitions, by generation: chosen once, by whoever leads there first
         self.over = False
         self.dooms = {}
         for doom in self.plan.dooms:
@@ -134,7 +159,7 @@ class History:
         assets = [b"asset/%d" % number for number in range(self.random.choice((2, 5, 9, 25)))]
         share = self.random.randrange(1, len(assets))
         self.numbered = [self._numbered("feed", assets[:share])]
-        self.plain = PlainClient(self._feed(assets[share:]), self.plan.partitions, self.server, self._fork())
+        self.plain = PlainClient(self._feed(assets[share:]), self.server, self.server.meta, self._fork())
 
     def _fork(self) -> Random:
         return Random(self.random.random())
@@ -143,8 +168,9 @@ class History:
         return Feed(assets, self.loop, self._fork())
 
     def _numbered(self, name: str, assets: list[bytes]) -> NumberedProducer:
+        outboxes = self.cast.outboxes(self.server.meta, REWIND_MAX, lambda tick: tick[b"a"])
         loss = self.plan.weather.loss
-        return NumberedProducer(name, self._feed(assets), self.plan.partitions, self.server, loss, self._fork())
+        return NumberedProducer(name, self._feed(assets), outboxes, self.server, loss, self._fork())
 
     def run(self) -> None:
         """Plays to the end; raises what is wrong."""
@@ -155,7 +181,6 @@ class History:
                 self._clear_away()
 
     async def _play(self) -> None:
-        await MemoryStateStore(self.server.memory).open_fleet(self.plan.partitions, LAYOUT, {})
         for _ in range(self.plan.workers):
             self._join()
         span_s, share = self.plan.span_s, self.plan.ticks // 2
@@ -180,7 +205,7 @@ class History:
         pipeline = self.cast.pipeline(
             *(store, device, self.plan.limits, Shedder(), METRICS, TOY_GENERATIONS),
             clock=lambda: ahead_s + self.loop.time(),
-            state_every=self.plan.state_every,
+            storing=self.plan.storing,
         )
         settings = WorkerSettings.model_construct(name=process.name, lease_ms=self.plan.lease_ms, capacity=256)
         member = Member(process, wire, pipeline, asyncio.Event())
@@ -216,11 +241,13 @@ class History:
         alive = [member for member in self.members if member.alive]
         if event == "join" or not alive:
             self._join()
+        elif event == "repartition":
+            self._repartition()
         elif event == "deadly tick":
             self._send_deadly()
         elif event == "deaths":
             await self._kill_in_turn()
-        elif event in ("restart", "cut", "full", "fail over"):
+        elif event in ("restart", "cut", "full", "fail over", "repartition undone"):
             await self._to_server(event)
         else:
             self._to_worker(event, self.random.choice(alive))
@@ -232,10 +259,13 @@ class History:
             await asyncio.sleep(length_s)
             server.memory.full = False
             return
+        if event == "repartition undone":
+            await self._undo_a_repartition()
+            return
         if event == "fail over":
             replica = server.copy()
             await asyncio.sleep(self.random.random() * self.plan.lease_ms / 1000)
-            server.fail_over(replica, ahead_ms=self.random.choice((0, 0, 5, 700)))
+            self._fail_over(replica, ahead_ms=self.random.choice((0, 0, 5, 700)))
         server.cut()
         if event == "restart" or (event == "fail over" and self.random.random() < 0.5):
             server.down = True
@@ -262,8 +292,7 @@ class History:
         }
 
     def _send_deadly(self) -> None:
-        tick = self.plain.feed.tick() | {b"y": b"%d" % int(DEADLY_VALUE)}
-        self.server.append(partition_of(tick[b"a"], self.plan.partitions), tick)
+        self.plain.append(self.plain.feed.tick() | {b"y": b"%d" % int(DEADLY_VALUE)})
 
     async def _kill_in_turn(self) -> None:
         """Ten workers die, each as soon as it holds something; the next one lives."""
@@ -277,19 +306,94 @@ class History:
             await asyncio.sleep(self.plan.lease_ms / 5000)
         return owners[0]
 
+    # -- operators ----------------------------------------------------------------------------------------------------
+
+    def _repartition(self) -> None:
+        """Somebody gives the command; it may die half-way, or stand still there, while others go on."""
+        fate = self.random.choice((None, self._end, self._acts()["pause"], self._acts()["zombie"]))
+        self._give_command(self.random.choice(NUMBERS), {self.random.choice(MOVING): fate} if fate else {})
+
+    async def _undo_a_repartition(self) -> None:
+        """The replica that is promoted has not heard of the move, or not all; producers work before and after."""
+        replica, primary, generation = self.server.copy(), self.server.primary, self.server.meta.generation
+        lease_s = self.plan.lease_ms / 1000
+        self._repartition()
+        for _ in range(60):
+            await asyncio.sleep(lease_s / 20)
+            if self.random.random() < 0.02:
+                replica = self.server.copy()
+            if self.server.meta.generation > generation:
+                break
+        await self._send_more(lease_s)
+        if self.server.primary == primary:
+            self._fail_over(replica, ahead_ms=0)
+            await self._send_more(lease_s)
+
+    def _fail_over(self, replica: tuple, ahead_ms: int) -> None:
+        """Nobody leads the fleet on before the producers have noticed: they could not tell that it had gone back."""
+        self.server.fail_over(replica, ahead_ms)
+        self.office.loss = 1.0
+        self.noticing.append(self.loop.create_task(self._notice()))
+
+    async def _notice(self) -> None:
+        await asyncio.gather(*(producer.notice() for producer in self.numbered))
+        if all(task.done() or task is asyncio.current_task() for task in self.noticing):
+            self.office.loss = self.plan.weather.loss
+
+    async def _send_more(self, lease_s: float) -> None:
+        await asyncio.gather(*(producer.send(3, lease_s / 4) for producer in self.numbered))
+
+    def _give_command(self, partitions: int, doom: Mapping[str, Callable[[Process], None]]) -> None:
+        process = Process(f"operator-{len(self.operators) + 1}")
+        wire = Wire(process, self.server, self.office, self.loop, self._fork(), self.trace)
+        wire.doom.update(doom)
+        self.operators.append(Operator(process, wire, self.loop.spawn(self._lead(wire, partitions), process)))
+
+    async def _lead(self, wire: Wire, partitions: int) -> None:
+        """To the next generation of partitions; the command is given again until the fleet is there."""
+        goal = self.server.meta.generation + 1
+        say = lambda text: self.trace(f"{wire.process.name}: {text}")  # noqa: E731
+        while (generation := self.server.meta.generation) < goal:
+            others = [number for number in (partitions, *NUMBERS) if number != self.server.meta.partitions]
+            store = self.cast.faulty(wire, self.plan.retention, self.cast.store)
+            try:
+                await lead(store, self.numbers.setdefault(generation + 1, others[0]), say)
+            except (StoreUnavailable, StoreFull, MoveRefused) as error:
+                say(repr(error))
+                await asyncio.sleep(wire.random.random() * self.plan.lease_ms / 5000)
+
+    def _end(self, process: Process) -> None:
+        process.crashed = True
+        self.trace(f"{process.name}: is dead")
+
+    async def _end_moves(self, lease_s: float) -> None:
+        """What was begun is done, and what a failover took back is done again."""
+        while True:
+            leading = [operator.task for operator in self.operators if not operator.process.crashed]
+            late = (await asyncio.wait(leading, timeout=60 * lease_s))[1] if leading else set()
+            if late:
+                raise Wrong(f"the fleet does not get to its next partitions: {self.server.meta}")
+            if self.server.meta.generation >= max(self.numbers, default=0):
+                return
+            self._give_command(self.plan.partitions, {})
+
     # -- the end ------------------------------------------------------------------------------------------------------
 
     async def _make_whole(self) -> None:
         """No more faults; one worker at least has a long life before it."""
         self.trace("no more faults")
         self.plan.weather.calm()
-        for member in self.members:
-            member.wire.doom.clear()
+        self.office.calm()
+        for each in (*self.members, *self.operators):
+            each.wire.doom.clear()
         self.server.down = self.server.memory.full = False
-        for producer in self.numbered:
-            await producer.send_last()
         if not any(member.alive for member in self.members):
             assert self._join() is not None
+        await asyncio.gather(*self.noticing)
+        await self._end_moves(self.plan.lease_ms / 1000)
+        for producer in self.numbered:
+            await producer.send_last()
+        self.plain.send_last()
 
     async def _work_off(self) -> None:
         lease_s = self.plan.lease_ms / 1000
@@ -301,7 +405,9 @@ class History:
             await asyncio.sleep(lease_s / 4)
 
     def _waiting(self) -> dict[int, int]:
-        return {p: self.server.memory.partition(p).backlog() for p in range(self.plan.partitions)}
+        meta = self.server.meta
+        kept = {p: self.server.memory.partition(p, meta.generation) for p in range(meta.partitions)}
+        return {p: each.backlog() or int(each.state_cursor != each.cursor) for p, each in kept.items()}
 
     def _idle(self) -> bool:
         asleep = any(member.asleep for member in self.members)
@@ -324,8 +430,7 @@ class History:
             raise Wrong(f"a drain did not end: {[member.process.name for member in late]}")
 
     def _judge(self) -> None:
-        for partition in range(self.plan.partitions):
-            judge_partition(self.server, partition, self.plan.partitions)
+        judge_fleet(self.server)
         judge_numbered(self.server, self.numbered)
         for member in self.members:
             if not member.process.crashed:
@@ -350,8 +455,8 @@ class History:
         """Ends what the dead left, so that nothing of a history outlives it."""
         loop = self.loop
         self.server.down = True
-        for member in self.members:
-            loop.wake(member.process)
+        for each in (*self.members, *self.operators):
+            loop.wake(each.process)
         self.over = True
         for member in self.members:
             member.wire.dooms.clear()

@@ -7,9 +7,10 @@ import numpy as np
 from predictor_core import encode_records
 from state_store import Ticks
 from state_store.commit import latest_value
+from state_store.keys import partition_of, tag_of
 from state_store.ticks import AssetCheck, parse
 from tests.simulation.producers import NumberedProducer
-from tests.simulation.server import Server
+from tests.simulation.server import Home, Server
 from tests.simulation.toy import COLD, DEADLY_VALUE, LAYOUT, payload_of, step
 from worker.pipeline import DEADLY
 
@@ -19,13 +20,15 @@ class Wrong(AssertionError):
 
 
 class Calm:
-    """One partition's ticks taken one after the other by one process that nothing happens to."""
+    """One partition's ticks taken one after the other by one process that nothing happens to.
 
-    def __init__(self, ticks: Ticks) -> None:
-        self.rows: dict[bytes, np.ndarray] = {}
+    It begins with the rows and the newest predictions that its assets had in the partitions before.
+    """
+
+    def __init__(self, ticks: Ticks, rows: dict[bytes, np.ndarray], latest: dict[bytes, bytes]) -> None:
+        self.rows, self.latest = rows, latest
         self.predictions: list = []
         self.rejected: list = []
-        self.latest: dict[bytes, bytes] = {}
         for index in range(len(ticks)):
             self._take(ticks, index)
 
@@ -58,27 +61,45 @@ def columns(ticks: Ticks) -> tuple:
     return ticks.values, ticks.times_ns, ticks.arrivals_ns
 
 
-def judge_partition(server: Server, partition: int, partitions: int) -> None:
+def judge_fleet(server: Server) -> None:
     """Compares all that the fleet wrote with what one calm process makes of the ticks that the server took."""
-    kept, taken = server.memory.partition(partition), server.taken.get(partition, [])
+    rows: dict[bytes, np.ndarray] = {}
+    latest: dict[bytes, bytes] = {}
+    for generation in range(server.meta.generation + 1):
+        then = server.meta.of(generation)
+        for partition in range(then.partitions):
+            mine = [asset for asset in rows if partition_of(asset, then.partitions) == partition]
+            own_rows = {asset: rows[asset].copy() for asset in mine}
+            own_latest = {asset: latest[asset] for asset in mine if asset in latest}
+            calm = _judge_partition(server, (generation, partition), then.partitions, own_rows, own_latest)
+            rows |= calm.rows
+            latest |= calm.latest
+
+
+def _judge_partition(server: Server, home: Home, partitions: int, rows: dict, latest: dict) -> Calm:
+    generation, partition = home
+    kept, taken = server.memory.partition(partition, generation), server.taken.get(home, [])
     entries = [[entry_id, list(chain(*fields.items()))] for entry_id, fields in taken]
-    calm = Calm(parse(entries, AssetCheck(partition, partitions)))
-    _same(f"predictions of partition {partition}", kept.predictions.entries, calm.predictions)
-    _same(f"dead letters of partition {partition}", kept.rejected.entries, calm.rejected)
-    _same(f"latest of partition {partition}", sorted(kept.latest.items()), sorted(calm.latest.items()))
+    calm = Calm(parse(entries, AssetCheck(partition, partitions)), rows, latest)
+    where = f"partition {tag_of(generation, partition)}"
+    _same(f"predictions of {where}", kept.predictions.entries, calm.predictions)
+    _same(f"dead letters of {where}", kept.rejected.entries, calm.rejected)
+    _same(f"latest of {where}", sorted(kept.latest.items()), sorted(calm.latest.items()))
     # An asset whose every tick was refused may or may not have a cold state.
     seen = {asset: record for asset, record in kept.states.items() if asset in calm.latest}
-    _same(f"states of partition {partition}", sorted(seen.items()), sorted(calm.states.items()))
+    expected = {asset: record for asset, record in calm.states.items() if asset in calm.latest}
+    _same(f"states of {where}", sorted(seen.items()), sorted(expected.items()))
     if taken:
-        _same(f"cursor of partition {partition}", [kept.cursor, kept.applied], [taken[-1][0], len(taken)])
+        _same(f"cursor of {where}", [kept.cursor, kept.applied], [taken[-1][0], len(taken)])
+    return calm
 
 
 def judge_numbered(server: Server, producers: list[NumberedProducer]) -> None:
     """Each tick of a numbered producer was taken once, in order."""
+    entries = [fields for _, taken in sorted(server.taken.items()) for _, fields in taken]
     for producer in producers:
         for asset, sent in producer.sent.items():
-            taken = [fields for entries in server.taken.values() for _, fields in entries if fields.get(b"a") == asset]
-            _same(f"ticks of {asset.decode()}", taken, sent)
+            _same(f"ticks of {asset.decode()}", [fields for fields in entries if fields.get(b"a") == asset], sent)
 
 
 def _same(what: str, found: list, expected: list) -> None:

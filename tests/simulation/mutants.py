@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from state_store import Commit, Lease, Outcome, StoreUnavailable
+from state_store import Commit, Lease, Meta, Outcome, StoreUnavailable
 from state_store.commit import latest_value, settle
 from state_store.memory import MemoryPartition
+from state_store.outboxes import Outboxes
 from tests.simulation.history import Cast, History
 from tests.simulation.network import FaultyStore
-from tests.simulation.server import WatchedStore
+from tests.simulation.server import Home, Server, WatchedStore
 from tests.simulation.toy import LAYOUT
 from worker.holding import Holding
 from worker.keeping import Keeping
@@ -25,7 +26,7 @@ class WithoutFence(WatchedStore):
     """Takes commits from anybody whose cursor fits."""
 
     def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
-        control = self.memory.partition(lease.partition).control()
+        control = self._kept(lease.partition).control()
         return settle(replace(control, epoch=lease.epoch, nonce=lease.nonce), lease, commit)
 
 
@@ -33,7 +34,7 @@ class WithoutNonce(WatchedStore):
     """Believes that an epoch is issued once; a failover may issue it twice."""
 
     def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
-        control = self.memory.partition(lease.partition).control()
+        control = self._kept(lease.partition).control()
         return settle(replace(control, nonce=lease.nonce), lease, commit)
 
 
@@ -41,7 +42,7 @@ class WithoutCursorCheck(WatchedStore):
     """Takes the holder's commits wherever they begin."""
 
     def _settle(self, lease: Lease, commit: Commit) -> Outcome | None:
-        control = self.memory.partition(lease.partition).control()
+        control = self._kept(lease.partition).control()
         return settle(replace(control, cursor=commit.before), lease, commit)
 
 
@@ -120,12 +121,56 @@ class LeavesStatesBehind(Pipeline):
         self.rows = self.succession.rows = FirstRowOnly(self.store, self.device.table, LAYOUT, self.metrics)
 
 
+class TakesAPieceForTheWhole(WatchedStore):
+    """Believes that all states are stored with the first commit that carries some of them."""
+
+    def _apply(self, lease: Lease, commit: Commit) -> Outcome:
+        return WatchedStore._apply(self, lease, replace(commit, state_cursor=None) if commit.state_assets else commit)
+
+
 class SendsToTheNewServer(FaultyStore):
     """Sends a commit again over a new connection, though the ticks in it may be gone from the server."""
 
     async def _resolve(self, lease: Lease, commit: Commit) -> Outcome:
         self.wire.opened[lease.partition] = self.wire.server.connection
         return await self.commit(lease, commit)
+
+
+class LeavesTheLogOpen(WatchedStore):
+    """Moves a fleet whose old partitions go on taking ticks."""
+
+    def _close(self, kept: MemoryPartition) -> None:
+        """Does not."""
+
+
+class MovesTooEarly(WatchedStore):
+    """Carries over what is stored as soon as every tick has its prediction; the states may be behind."""
+
+    def _worked_off(self, kept: MemoryPartition) -> bool:
+        return not kept.backlog()
+
+
+class CopiesOverTheOpen(WatchedStore):
+    """Carries old states into partitions that are at work already."""
+
+    def _may_carry(self, home: MemoryPartition) -> bool:
+        return True
+
+
+class TakesBeforeItIsOpen(Server):
+    """Takes ticks in partitions that a failover took back to before the copying."""
+
+    def refuses(self, home: Home) -> bool:
+        generation, partition = home
+        return self.memory.partition(partition, generation).closed
+
+
+class AsksOnce(Outboxes):
+    """Believes for ever what a partition said when it was closed."""
+
+    def may_move(self, meta: Meta) -> bool:
+        self._asked = meta.generation
+        return meta.generation != self.generation and all(outbox.closed for outbox in self.by_partition.values())
 
 
 @dataclass(frozen=True)
@@ -149,18 +194,27 @@ class Mutant:
 
 
 ZOMBIES = ("zombie at commit.before", "zombie at commit.before", "zombie at commit.before", "join")
+KILLS = (*["kill at commit.before"] * 4, "join", "join")
 PAUSES = ("pause at commit.before", "fail over") * 2
 FAILOVERS = (*["zombie at commit.before", "fail over"] * 2, "join", "fail over")
+MOVES = ("repartition", "repartition", "repartition", "pause at a point")
+MOVES_UNDONE = ("repartition undone", "repartition", "repartition undone")
 MUTANTS = {
     "without the fence": Mutant(Cast(store=WithoutFence), 100, ZOMBIES),
     "without the nonce": Mutant(
         Cast(store=WithoutNonce, faulty=SendsToTheNewServer), 200, FAILOVERS, Cast(faulty=SendsToTheNewServer)
     ),
     "without the cursor check": Mutant(Cast(store=WithoutCursorCheck), 20),
-    "with client retries": Mutant(Cast(store=SendsAgainBlindly), 20),
+    "with client retries": Mutant(Cast(store=SendsAgainBlindly), 50),
     "with generated ids": Mutant(Cast(store=GeneratedIds), 2),
     "with rows kept after a lost commit": Mutant(Cast(pipeline=KeepsRows), 50),
     "with states taken as those of the cursor": Mutant(Cast(pipeline=TrustsTheStates), 50),
     "with states left behind": Mutant(Cast(pipeline=LeavesStatesBehind), 20),
-    "with commits sent to the new server": Mutant(Cast(faulty=SendsToTheNewServer), 100, PAUSES),
+    "with a piece of the states taken for all": Mutant(Cast(store=TakesAPieceForTheWhole), 50, KILLS),
+    "with a repartition that leaves the old logs open": Mutant(Cast(store=LeavesTheLogOpen), 10, MOVES),
+    "with a repartition before the states have caught up": Mutant(Cast(store=MovesTooEarly), 20, MOVES),
+    "with copies into open partitions": Mutant(Cast(store=CopiesOverTheOpen), 100, MOVES),
+    "with ticks taken before the copying": Mutant(Cast(server=TakesBeforeItIsOpen), 100, MOVES_UNDONE),
+    "with closed partitions asked once": Mutant(Cast(outboxes=AsksOnce), 100, MOVES_UNDONE),
+    "with commits sent to the new server": Mutant(Cast(faulty=SendsToTheNewServer), 200, PAUSES),
 }

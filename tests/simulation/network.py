@@ -7,15 +7,17 @@ may be slow or lose the call, and the worker may be paused or killed.
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from state_store import (
+    Carried,
     Commit,
     Held,
     Lease,
     MemoryStateStore,
+    Meta,
     Outcome,
     Retention,
     StoreFull,
@@ -29,9 +31,15 @@ from tests.simulation.virtual import Process, VirtualLoop
 _STEPS = ("acquire", "renew", "release", "commit", "compute")
 POINTS = (
     *("register_worker", "deregister_worker", "workers", "want", "probe", "read", "read.after", "load", "load.after"),
+    "read_meta",
     *(f"{step}.{when}" for step in _STEPS for when in ("before", "after")),
 )
-WRITES = {"register_worker", "want", "acquire.before", "renew.before", "release.before"}  # the commit sees to itself
+MOVING = ("begin_move", "close", "carry", "carry.write", "end.count", "end.open", "end.switch")
+LASTING = MOVING[2:]  # over connections that none replaces
+WRITES = {
+    *("register_worker", "want", "acquire.before", "renew.before", "release.before"),
+    *("begin_move", "carry.write", "end.open", "end.switch"),
+}  # that a full server refuses; the commit sees to itself
 Trace = Callable[[str], None]
 
 
@@ -67,6 +75,7 @@ class Wire:
         self.doom: dict[str, Callable[[Process], None]] = {}  # what happens at a point, once
         self.dooms = [self.doom]
         self.opened: dict[int, int] = {}  # the connection that came with each lease
+        self.lasting = 0  # the one over which states are carried, or a move is ended
         self.visits: Counter[str] = Counter()
 
     async def pass_point(self, point: str, partition: int = -1) -> None:
@@ -78,7 +87,7 @@ class Wire:
             self._lose(point, partition)
         if point.startswith("commit") and not self.unbroken(partition):
             raise BrokenConnection
-        connection = self.server.connection
+        connection = self.lasting if point in LASTING else self.server.connection
         if self.random.random() < 0.5:  # else it takes no time at all: half of the events for the same faults
             await asyncio.sleep(self._delay_s())
         if self.server.down or connection != self.server.connection or self.random.random() < self.weather.loss:
@@ -120,10 +129,10 @@ class FaultyStore:
         self.wire = wire
         made = iter(range(1, 1_000_000))
         name = wire.process.name.encode()
+        self._make = lambda: make(wire.server.memory, retention=retention)
         self.inner = make(
             wire.server.memory, retention=retention, fault=wire.pass_point, nonces=lambda: b"%b.%d" % (name, next(made))
         )
-        self.copies = make(wire.server.memory, retention=retention)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -150,9 +159,19 @@ class FaultyStore:
         await self.wire.pass_point("load.after", partition)
         return records
 
+    async def carry(self, partition: int) -> Carried:
+        self.wire.lasting = self.wire.server.connection
+        return await self.inner.carry(partition)
+
+    async def end_move(self) -> Meta:
+        self.wire.lasting = self.wire.server.connection
+        return await self.inner.end_move()
+
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
         if self.wire.random.random() < self.wire.weather.late_copies:
-            self.wire.loop.spawn(self._arrive_late(lease, commit), None)
+            copies = self._make()
+            copies.follow(replace(self.wire.server.meta, generation=self.inner.generation))
+            self.wire.loop.spawn(self._arrive_late(copies, lease, commit), None)
         try:
             return await self.inner.commit(lease, commit)
         except BrokenConnection:
@@ -161,17 +180,17 @@ class FaultyStore:
     async def _resolve(self, lease: Lease, commit: Commit) -> Outcome:
         """Finds out over a new connection what became of a commit; it is not sent again."""
         await self.wire.pass_point("resolve", lease.partition)
-        control = self.wire.server.memory.partition(lease.partition).control()
+        control = self.wire.server.memory.partition(lease.partition, self.inner.generation).control()
         return settle(control, lease, commit) or Outcome.CONFLICT
 
-    async def _arrive_late(self, lease: Lease, commit: Commit) -> None:
+    async def _arrive_late(self, copies: MemoryStateStore, lease: Lease, commit: Commit) -> None:
         """A copy of the commit that was on its way for a while, whatever became of its sender."""
         primary = self.wire.server.primary
         await asyncio.sleep(self.wire.random.random() * 2 * lease.ttl_ms / 1000)
         if self.wire.server.primary != primary:
             return  # what was on its way to a server ends with it
         try:
-            outcome = await self.copies.commit(lease, commit)
+            outcome = await copies.commit(lease, commit)
         except StoreFull:
             return
         except AssertionError as error:

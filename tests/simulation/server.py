@@ -6,10 +6,11 @@ It keeps a record of every tick it took, which trimming does not touch and a rol
 from collections.abc import Callable
 from copy import deepcopy
 
-from state_store import Commit, Lease, Memory, MemoryStateStore, Outcome
+from state_store import Commit, Lease, Memory, MemoryStateStore, Meta, Outcome
 
 EPOCH_MS = 1_700_000_000_000
 Entry = tuple[bytes, dict[bytes, bytes]]
+Home = tuple[int, int]  # generation and partition
 
 
 class WatchedMemory(Memory):
@@ -24,7 +25,7 @@ class WatchedStore(MemoryStateStore):
     """The double, with an eye on who writes."""
 
     def _apply(self, lease: Lease, commit: Commit) -> Outcome:
-        kept = self.memory.partition(lease.partition)
+        kept = self._kept(lease.partition)
         if (kept.epoch, kept.nonce) != (lease.epoch, lease.nonce):
             self.memory.fouls.append(f"{lease.nonce} wrote to partition {lease.partition}, which is {kept.nonce}'s")
         return MemoryStateStore._apply(self, lease, commit)
@@ -37,8 +38,8 @@ class Server:
         self._now_s = now_s
         self.ahead_ms = 0  # how far this server's clock is ahead of its first primary's
         self.memory = WatchedMemory(self.clock_ms)
-        self.taken: dict[int, list[Entry]] = {}
-        self.marks: dict[tuple[int, str], int] = {}  # producers' highest numbers
+        self.taken: dict[Home, list[Entry]] = {}
+        self.marks: dict[tuple[Home, str], int] = {}  # producers' highest numbers
         self.connection = 0  # every cut makes another one
         self.primary = 0
         self.down = False
@@ -46,22 +47,36 @@ class Server:
     def clock_ms(self) -> int:
         return EPOCH_MS + int(self._now_s() * 1000) + self.ahead_ms
 
-    def append(self, partition: int, fields: dict[bytes, bytes]) -> None:
-        """Takes a tick as a plain XADD does."""
-        self.taken.setdefault(partition, []).append((self.memory.append(partition, fields), fields))
+    @property
+    def meta(self) -> Meta:
+        assert self.memory.meta is not None
+        return self.memory.meta
 
-    def ingest(self, partition: int, name: str, first: int, resume: bool, ticks: list) -> tuple[str, int]:
+    def append(self, home: Home, fields: dict[bytes, bytes]) -> None:
+        """Takes a tick as a plain XADD does."""
+        generation, partition = home
+        self.taken.setdefault(home, []).append((self.memory.append(partition, fields, generation), fields))
+
+    def ingest(self, home: Home, name: str, first: int, resume: bool, ticks: list) -> tuple[str, int]:
         """Takes numbered ticks as the ingest script does."""
-        last = self.marks.get((partition, name), 0)
+        last = self.marks.get((home, name), 0)
+        if self.refuses(home):
+            return "MOVED", last
         if first > last + 1:
             if not resume:
                 return "GAP", last
             last = first - 1
         for fields in ticks[last + 1 - first :]:
-            self.append(partition, fields)
+            self.append(home, fields)
             last += 1
-        self.marks[partition, name] = last
+        self.marks[home, name] = last
         return "OK", last
+
+    def refuses(self, home: Home) -> bool:
+        """Whether a partition takes no numbered ticks, any more or as yet."""
+        generation, partition = home
+        kept = self.memory.partition(partition, generation)
+        return kept.closed or (generation > 0 and not kept.opened)
 
     def cut(self) -> None:
         """Breaks every connection."""
@@ -69,11 +84,11 @@ class Server:
 
     def copy(self) -> tuple:
         """What a replica has at this moment."""
-        return deepcopy((self.memory.partitions, self.memory.workers, self.taken, self.marks))
+        return deepcopy((self.memory.partitions, self.memory.meta, self.memory.workers, self.taken, self.marks))
 
     def fail_over(self, replica: tuple, ahead_ms: int) -> None:
         """Promotes the replica: all that came after its copy is gone, and the clock is another one."""
-        self.memory.partitions, self.memory.workers, self.taken, self.marks = replica
+        self.memory.partitions, self.memory.meta, self.memory.workers, self.taken, self.marks = replica
         self.ahead_ms = ahead_ms
         self.primary += 1
         self.cut()

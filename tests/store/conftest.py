@@ -216,41 +216,34 @@ class MemoryFleet(Fleet):
         pass
 
 
+@asynccontextmanager
+async def opened(fleet: Fleet) -> AsyncIterator[Fleet]:
+    """With a fleet made in its namespace; closed in the end."""
+    try:
+        await fleet.store().open_fleet(PARTITIONS, LAYOUT, FIELDS)
+        yield fleet
+    finally:
+        await fleet.close()
+
+
 @pytest.fixture(params=["memory", "redis-6.2", "newer", "cluster"])
 def open_fleet(request, servers, clusters, namespace):
     """Opens a fresh fleet over each kind of store."""
 
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Fleet]:
+    def make() -> Fleet:
         if request.param == "memory":
-            fleet = MemoryFleet()
-        elif request.param == "cluster":
-            fleet = ClusterFleet(clusters("redis-6.2").url, namespace)
-        else:
-            fleet = RedisFleet(servers(request.param).url, namespace)
-        try:
-            await fleet.store().open_fleet(PARTITIONS, LAYOUT, FIELDS)
-            yield fleet
-        finally:
-            await fleet.close()
+            return MemoryFleet()
+        if request.param == "cluster":
+            return ClusterFleet(clusters("redis-6.2").url, namespace)
+        return RedisFleet(servers(request.param).url, namespace)
 
-    return opened
+    return lambda: opened(make())
 
 
 @pytest.fixture
 def open_redis(server, namespace):
     """Opens a fresh fleet over each real server."""
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[RedisFleet]:
-        fleet = RedisFleet(server.url, namespace)
-        try:
-            await fleet.store().open_fleet(PARTITIONS, LAYOUT, FIELDS)
-            yield fleet
-        finally:
-            await fleet.close()
-
-    return opened
+    return lambda: opened(RedisFleet(server.url, namespace))
 
 
 @pytest.fixture(params=["redis-6.2", "newer"])
@@ -261,17 +254,7 @@ def cluster(request, clusters) -> EmbeddedCluster:
 @pytest.fixture
 def open_cluster(cluster, namespace):
     """Opens a fresh fleet over a cluster of each real server."""
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[RedisFleet]:
-        fleet = ClusterFleet(cluster.url, namespace)
-        try:
-            await fleet.store().open_fleet(PARTITIONS, LAYOUT, FIELDS)
-            yield fleet
-        finally:
-            await fleet.close()
-
-    return opened
+    return lambda: opened(ClusterFleet(cluster.url, namespace))
 
 
 @pytest.fixture
@@ -346,7 +329,7 @@ def commit_of(lease: Lease, ticks: Ticks, **changes) -> Commit:
             Rejected(ticks.ids[place], ticks.assets[place], reason, ticks.payload(place))
             for place, reason in ticks.malformed.items()
         ],
-        "applied": len(ticks),
+        "applied": ticks.count,
         "request_ids": ticks.request_ids and [ticks.request_ids[place] for place in good],
     }
     return Commit(**values | changes)

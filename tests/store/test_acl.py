@@ -79,7 +79,7 @@ async def refused(url: str, *words: bytes | str) -> bool:
 async def test_the_four_roles_together_run_a_fleet(guarded, commit_of, tmp_path):
     operator = RedisStateStore(guarded.url("operator"))
     await operator.open_fleet(PARTITIONS, LAYOUT, FIELDS)
-    async with TickProducer(guarded.url("producer")) as producer:
+    async with TickProducer(guarded.url("producer"), frames=True) as producer:
         for number in range(40):
             await producer.send(f"A{number % 4}", float(number), number + 1)
     worker = RedisStateStore(guarded.url("worker"), retention=Retention(ticks=5, predictions=15))
@@ -111,8 +111,8 @@ async def test_the_four_roles_together_run_a_fleet(guarded, commit_of, tmp_path)
         found = [letter async for letter in letters.all()]
         assert len(found) > 4
         assert (await letters.requeue(found[0])).outcome
-        assert await letters.purge(found[1].partition, [found[1].id]) == 1
-        await letters.tidy(found[1].partition)
+        assert await letters.purge(found[1].home, [found[1].id]) == 1
+        await letters.tidy(found[1].home)
         await write_backup(logs, await operator.read_meta(), tmp_path / "b", [0, 1])
         await restore(operator, logs, Backup(tmp_path / "b"), [0, 1])
     await operator.begin_move(3)

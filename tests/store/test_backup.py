@@ -91,6 +91,18 @@ async def test_a_partition_goes_back_to_the_backup_and_makes_the_same_again(open
         assert (await store.probe(3)).backlog == 0
 
 
+async def test_a_note_on_a_letter_of_partitions_before_outlasts_going_back(open_redis, commit_of, tmp_path):
+    async with open_redis() as fleet:
+        await work(fleet, commit_of)
+        await back_up(fleet, tmp_path / "b")
+        await work(fleet, commit_of, 1)
+        later = (await fleet.tick_ids())[-1]
+        notes = {later: "purged", b"0.2:%b" % later: b"requeued as %b" % later}
+        await fleet.client.hset(fleet.key("put_aside"), mapping=notes)
+        await put_back(fleet, tmp_path / "b")
+        assert list(await fleet.client.hgetall(fleet.key("put_aside"))) == [b"0.2:%b" % later]
+
+
 async def test_a_backup_of_a_busy_partition_is_of_one_moment(open_redis, commit_of, tmp_path):
     async with open_redis() as fleet:
         store = fleet.store()

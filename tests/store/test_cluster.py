@@ -168,6 +168,25 @@ async def test_of_a_slot_that_is_half_moved_nothing_is_written_and_nothing_is_re
         assert [entry_id for entry_id, _ in await fleet.predictions()] == ids
 
 
+async def test_a_slot_from_which_no_key_has_gone_yet_takes_ticks_and_can_be_looked_at(open_cluster, cluster):
+    async with open_cluster() as fleet:
+        store = fleet.store()
+        assert isinstance(await store.acquire(P, "one", TTL_MS), Lease)
+        async with TickProducer(fleet.url, fleet.namespace, timeouts=PATIENT) as producer:
+            await producer.send(ASSETS[P], 1.0)
+            await producer.flush()
+            slot = slot_of(fleet.key("ticks"))
+            target = elsewhere(cluster, slot)
+            cluster.open_slot(slot, target)
+            try:
+                await producer.send(ASSETS[P], 2.0)
+                async with asyncio.timeout(5):
+                    await producer.flush()
+                assert (await store.probe(P)).backlog == producer.accepted == 2
+            finally:
+                cluster.finish_move(slot, target)
+
+
 async def test_a_fleet_key_whose_slot_is_on_its_way_is_found_at_the_other_node(open_cluster, cluster):
     async with open_cluster() as fleet:
         store = fleet.store()

@@ -6,8 +6,10 @@ import msgpack
 import pytest
 
 from state_store import PartitionSealed
+from state_store.keys import Keys
 from state_store.letters import PURGED_AT_ONCE, Letters, unpack_tick
 from state_store.logs import Logs, Looking
+from tests.store.conftest import FIELDS, LAYOUT, PARTITIONS, ClusterFleet, RedisFleet
 
 
 async def reject(fleet, count=3, reason="late"):
@@ -102,13 +104,73 @@ async def test_purging_leaves_notes_while_the_log_holds_the_ticks(open_redis):
     async with open_redis() as fleet, Looking(fleet.url) as looking:
         letters = await letters_of(fleet, looking)
         ids = await reject(fleet, PURGED_AT_ONCE + 5)
-        assert await letters.purge(3, ids) == len(ids)
-        assert await letters.purge(3, ids) == 0
+        assert await letters.purge((0, 3), ids) == len(ids)
+        assert await letters.purge((0, 3), ids) == 0
         assert await fleet.rejected() == []
-        assert (await letters.fates(ids[7])) == {3: "purged"}
+        assert (await letters.fates(ids[7])) == {(0, 3): "purged"}
         await fleet.client.xtrim(fleet.key("ticks"), minid=ids[-2], approximate=False)
-        await letters.tidy(3)
+        await letters.tidy((0, 3))
         assert await letters.notes(3) == dict.fromkeys(ids[-2:], "purged")
+
+
+async def moved(fleet) -> None:
+    """To seven partitions, with nothing to work off."""
+    store = fleet.store()
+    meta = await store.begin_move(7)
+    for step in (store.close_partition, store.carry):
+        for partition in range(meta.partitions):
+            await step(partition)
+    await store.end_move()
+
+
+@pytest.mark.parametrize("made", [RedisFleet, ClusterFleet])
+async def test_letters_of_the_partitions_before_are_found_purged_and_sent_to_where_their_assets_are_now(
+    made, servers, clusters, namespace
+):
+    fleet = made((servers if made is RedisFleet else clusters)("redis-6.2").url, namespace)
+    await fleet.store().open_fleet(PARTITIONS, LAYOUT, FIELDS)
+    async with Looking(fleet.url) as looking:
+        ids = await reject(fleet, 3)
+        await looking.ask("HSET", fleet.key("control"), "cursor", ids[-1])
+        await moved(fleet)
+        letters = await letters_of(fleet, looking)
+        again, once, purged = [letter async for letter in letters.all()]
+        assert {letter.home for letter in (again, once, purged)} == {(0, 3)} and await letters.find(once.id) == [once]
+        told = await asyncio.gather(*(letters.requeue(letter) for letter in [again, once] * 3))
+        assert {each.outcome for each in told} == {told[0].outcome, told[1].outcome} and not any(e.unfit for e in told)
+        homes = {letters.home_of(letter.asset) for letter in (again, once)}
+        keys = [Keys(fleet.namespace, generation).of(partition) for generation, partition in homes]
+        entries = [entry for key in keys for entry in await looking.ask("XRANGE", key.ticks, "-", "+")]
+        assert {b"requeued as " + entry_id for entry_id, _ in entries} == {each.outcome.encode() for each in told}
+        assert sorted(tuple(fields) for _, fields in entries) == sorted([again.fields, once.fields])
+        assert await letters.purge((0, 3), [purged.id]) == 1 and [letter async for letter in letters.all()] == []
+        assert await letters.fates(purged.id) == {(0, 3): "purged"}
+        for home in homes:
+            await letters.tidy(home)
+            assert (await letters.notes(home[1])).keys() <= {again.place.encode(), once.place.encode()}
+    await fleet.close()
+
+
+async def test_a_letter_sent_on_by_a_command_that_died_half_way_is_sent_once(open_redis):
+    async with open_redis() as fleet, Looking(fleet.url) as looking:
+        ids = await reject(fleet, 1)
+        await looking.ask("HSET", fleet.key("control"), "cursor", ids[-1])
+        await moved(fleet)
+        letters = await letters_of(fleet, looking)
+        (letter,) = [letter async for letter in letters.all()]
+        first = await letters.requeue(letter)
+        await looking.ask("HDEL", fleet.key("put_aside"), letter.id)  # As if it had died before the letter was removed.
+        pieces = (b"a", letter.asset, b"reason", b"late", b"payload", msgpack.packb(list(letter.fields)))
+        await looking.ask("DEL", fleet.key("rejected"))
+        await looking.ask("XADD", fleet.key("rejected"), letter.id, *pieces)
+        assert await letters.requeue(letter) == first and first.outcome
+        key = Keys(fleet.namespace, 1).of(letters.home_of(letter.asset)[1]).ticks
+        assert await looking.ask("XLEN", key) == 1 and not await letters.find(letter.id)
+        await looking.ask("XADD", fleet.key("rejected"), "9999999999999-0", *pieces)
+        await fleet.store().begin_move(3)
+        (late,) = await letters.find(b"9999999999999-0")
+        await looking.ask("HSET", Keys(fleet.namespace, 1).of(letters.home_of(letter.asset)[1]).control, "closed", "2")
+        assert "other partitions just now" in (await letters.requeue(late)).unfit
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xc1", b"\x92\xa1a", msgpack.packb({b"a": b"b"}), msgpack.packb([1, 2])])

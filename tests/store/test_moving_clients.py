@@ -6,11 +6,13 @@ from itertools import pairwise
 
 import pytest
 
+import state_store.moving
 from state_store import (
     START,
     BadUrl,
     FleetMismatch,
     Lease,
+    Meta,
     MoveRefused,
     Outcome,
     PartitionMoved,
@@ -19,8 +21,10 @@ from state_store import (
     RedisStateStore,
     TickProducer,
 )
+from state_store.client import Address
 from state_store.keys import Keys, partition_of
 from state_store.moving import Moving
+from state_store.outboxes import Outboxes
 from tests.store.conftest import FIELDS, LAYOUT, PARTITIONS, SHORT_TIMEOUTS, ClusterFleet, RedisFleet, commit_of
 
 ASSETS = [f"asset-{number}" for number in range(12)]
@@ -241,7 +245,8 @@ async def test_a_copy_that_comes_late_finds_its_partition_open_and_writes_nothin
     homes = {partition_of(asset.encode(), 7): asset.encode() for asset in ASSETS}
     newer = [await store.load(home, [asset]) for home, asset in homes.items()]
     for partition in range(PARTITIONS):
-        assert (await Moving(stalled._control.call, stalled.keys, stalled.probe).carry(partition, before)).states
+        moving = Moving(stalled._control.call, stalled.keys, stalled.probe, stalled.route)
+        assert (await moving.carry(partition, before)).states
     assert [await store.load(home, [asset]) for home, asset in homes.items()] == newer
     await fleet.close()
 
@@ -252,21 +257,84 @@ async def test_a_producer_waits_until_the_last_old_partition_has_said_what_it_to
         async with TickProducer(fleet.url, fleet.namespace) as producer:
             await send(producer, range(1))
             await producer.flush()
-            slow = producer._outboxes[3]
+            slow = producer._outboxes.by_partition[3]
             slow.lane.outboxes.pop(3)  # As one whose node does not answer.
             await close_all(store, 7)  # So that every partition has something to refuse.
             await send(producer, range(1, 3))
             await move(store, 7)
-            others = [outbox for partition, outbox in producer._outboxes.items() if partition != 3]
+            others = [outbox for partition, outbox in producer._outboxes.by_partition.items() if partition != 3]
             async with asyncio.timeout(20):
                 while not all(outbox.closed for outbox in others):
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.5)
-            assert producer._outboxes[3] is slow and slow.waiting and not slow.closed
+            assert producer._outboxes.by_partition[3] is slow and slow.waiting and not slow.closed
             slow.lane.take(3, slow)
             await producer.flush()
-            assert producer._outboxes.get(3) is not slow
+            assert producer._outboxes.by_partition.get(3) is not slow
         assert await logged(fleet, PARTITIONS, 7) == {asset: [1, 2, 3] for asset in ASSETS}
+
+
+async def test_a_producer_that_slept_until_the_past_was_forgotten_sends_nothing_twice(open_redis):
+    async with open_redis() as fleet:
+        store = fleet.stores[0]
+        async with TickProducer(fleet.url, fleet.namespace) as producer:
+            await send(producer, range(1))
+            await producer.flush()
+            await move(store, 7)
+            await store.forget_past()
+            await send(producer, range(1, 2))
+        assert await logged(fleet, PARTITIONS, 7) == {asset: [2] for asset in ASSETS}
+        assert (producer.accepted, producer.lost) == (2 * len(ASSETS), 0)
+
+
+async def test_nothing_is_opened_before_the_replicas_know_that_all_is_drained(open_redis, monkeypatch):
+    monkeypatch.setattr(state_store.moving, "REPLICAS_MS_MAX", 50)
+    async with open_redis() as fleet:
+        store = fleet.stores[0]
+        await fed(fleet, range(1))
+        await close_all(store, 7)
+        await work_off(store)
+        for step in (store.close_partition, store.carry):
+            for partition in range(PARTITIONS):
+                await step(partition)
+        address = Address.parse(fleet.url)
+        _, late = await asyncio.open_connection(address.host, address.port)
+        late.write(b"SYNC\r\n")  # A replica that never says how far it is.
+        await replicas(fleet, 1)
+        with pytest.raises(MoveRefused, match="0 of 1 replicas"):
+            await store.end_move()
+        controls = [Keys(fleet.namespace, 1).of(partition).control for partition in range(7)]
+        assert not any([await fleet.client.hexists(key, "opened") for key in controls])
+        late.close()
+        await replicas(fleet, 0)
+        assert (await store.end_move()).generation == 1
+        assert all([await fleet.client.hexists(key, "opened") for key in controls])
+
+
+async def replicas(fleet: RedisFleet, count: int) -> None:
+    async with asyncio.timeout(20):
+        while (await fleet.client.info("replication"))["connected_slaves"] != count:
+            await asyncio.sleep(0.02)
+
+
+def test_ticks_of_two_generations_that_are_both_gone_go_back_in_their_order():
+    metas = [Meta(1, b"", {}, generation=generation) for generation in range(3)]
+    outboxes = Outboxes(metas[0], 100, lambda tick: tick)
+    for meta in metas:
+        if meta.generation:
+            outboxes.home(b"x")[1].close(1)
+            outboxes = outboxes.moved_to(meta)
+        _, outbox = outboxes.home(b"x")
+        outbox.waiting.append(b"%d" % meta.generation)
+        outbox.acknowledge(1)
+    for generation in (2, 1):
+        assert outboxes.generation == generation and not outboxes.may_move(metas[0])
+        outboxes.home(b"x")[1].close(0)  # It is not open, and nothing is there.
+        assert outboxes.may_move(metas[0])
+        outboxes = outboxes.moved_to(metas[0])
+    _, outbox = outboxes.home(b"x")
+    assert (outboxes.generation, list(outbox.waiting)) == (0, [b"1", b"2"])
+    assert (outboxes.accepted, outboxes.lost) == (1, 0)
 
 
 async def test_a_reader_that_went_back_reads_the_old_partitions_to_their_ends_too(open_redis):

@@ -14,14 +14,16 @@ class ForgetfulServer:
         self.last = 0
 
     def take(self, first: int, resume: bool, ticks: list[bytes], room: int) -> tuple[str, int]:
-        if first > self.last + 1:
+        last = self.last
+        if first > last + 1:
             if not resume:
-                return "GAP", self.last
-            self.last = first - 1
-        fresh = ticks[self.last + 1 - first :][:room]
-        self.log += fresh
-        self.last += len(fresh)
-        return "OK", self.last
+                return "GAP", last
+            last = first - 1
+        fresh = ticks[last + 1 - first :][:room]
+        if fresh:  # else nothing is written, a gap neither
+            self.log += fresh
+            self.last = last = last + len(fresh)
+        return "OK", last
 
     def forget(self, count: int) -> None:
         count = min(count, len(self.log))
@@ -67,6 +69,17 @@ def test_with_a_long_memory_every_tick_arrives_once_and_in_order(steps):
     while outbox.waiting:
         send(outbox, server, 5)
     assert server.log == [b"%d" % n for n in range(made + 1)] and outbox.lost == 0
+
+
+def test_what_is_lost_is_counted_once_though_there_is_no_room_to_resume():
+    outbox, server = Outbox(rewind_max=0), ForgetfulServer()
+    outbox.waiting.extend([b"1", b"2", b"3"])
+    send(outbox, server, 5)
+    server.forget(2)
+    outbox.waiting.append(b"4")
+    for room in (0, 0, 0, 5):
+        send(outbox, server, room)
+    assert (server.log, outbox.lost, outbox.acknowledged) == ([b"1", b"4"], 2, 4)
 
 
 @given(steps, st.integers(0, 3))

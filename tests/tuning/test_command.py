@@ -17,7 +17,6 @@ from predictor_core.reload import read_config
 from predictor_core.tuning import checkpoint
 from predictor_core.tuning.lock import locked
 from state_store import ConfigGeneration, EmbeddedRedis, RedisStateStore, TickProducer
-from worker import cli
 from worker.exits import DONE, FAILED, USAGE
 from worker.settings import Settings
 from worker.tuning.take import merged, present_of
@@ -30,19 +29,10 @@ TRIALS = ("--trials", "16")
 
 
 @pytest.fixture
-def predictor(monkeypatch, capsys, tmp_path):
-    """Runs a command as `main` does; gives exit code, output, and what was said on standard error."""
+def predictor(command, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("USP_WORKER__CACHE_DIR", str(CACHE))
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["predictor", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        told = capsys.readouterr()
-        return int(end.value.code or 0), told.out, told.err
-
-    return run
+    return command
 
 
 @pytest.fixture

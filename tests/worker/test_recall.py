@@ -11,6 +11,7 @@ import pytest
 
 from predictor_core import PredictorConfig, Program, encode_records
 from scheduler.batching import BatchLimits
+from scheduler.storing import StoringRules
 from state_store import Memory, MemoryStateStore
 from state_store.keys import partition_of
 from worker.calm import Replay
@@ -24,8 +25,12 @@ from worker.rows import RowTable
 from worker.settings import Settings
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
-NEVER = 1000  # commits between two that store states
-ASSETS = [name for name in (b"asset/%d" % number for number in range(40)) if partition_of(name, 2) == 1][:7]
+NEVER = StoringRules(every=1000)
+LIMITS = BatchLimits(ticks_max=16, rows_max=64)
+NARROW = BatchLimits(ticks_max=2, rows_max=2)
+NAMES = [b"asset/%d" % number for number in range(80)]
+MANY = [[name for name in NAMES if partition_of(name, 2) == partition][:24] for partition in range(2)]
+ASSETS = MANY[1][:7]
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +48,19 @@ def memory(program):
 
 
 @asynccontextmanager
-async def working(program, memory, depth, state_every=NEVER):
-    """A worker with partition 1; it dies at the end, with whatever it has not stored."""
+async def working(program, memory, depth, storing=NEVER, rows=1024, limits=LIMITS, partition=1, window_s=0.0):
+    """A worker with one partition; it dies at the end, with whatever it has not stored."""
     store = MemoryStateStore(memory)
-    device = Device(program, RowTable(program.cold(1)[0], 1024), (2, 3))
+    device = Device(program, RowTable(program.cold(1)[0], rows), (2, 3))
     await device.compile()
-    limits = BatchLimits(ticks_max=16, rows_max=64, row_bytes=program.record_bytes)
-    shedder = SimpleNamespace(depth=depth, observe=lambda *_: None)
-    pipeline = Pipeline(store, device, limits, shedder, Metrics(), Generations(program), state_every=state_every)
+    shedder = SimpleNamespace(depth=depth, observe=lambda *_: None, alert=lambda _: False)
+    pipeline = Pipeline(
+        store, device, limits, shedder, Metrics(), Generations(program), window_s=window_s, storing=storing
+    )
     with suppress(asyncio.CancelledError):
         async with asyncio.TaskGroup() as tasks:
             pipeline.start(tasks)
-            pipeline.hold(Holding(await store.acquire(1, f"worker-{depth}", 1)))
+            pipeline.hold(Holding(await store.acquire(partition, f"worker-{depth}", 1)))
             yield pipeline
             raise asyncio.CancelledError
     device.close()
@@ -62,10 +68,20 @@ async def working(program, memory, depth, state_every=NEVER):
 
 
 def feed(memory, rng, count):
-    log = memory.partition(1).ticks
-    for _ in range(count):
-        asset = ASSETS[int(rng.integers(len(ASSETS)))]
-        memory.append(1, {b"a": asset, b"y": b"%r" % rng.standard_normal(), b"t": b"%d" % (10**18 + log.added)})
+    """Ticks of few assets, in no order."""
+    for number in rng.integers(len(ASSETS), size=count).tolist():
+        append(memory, 1, ASSETS[number], rng.standard_normal())
+
+
+def append(memory, partition, asset, value):
+    added = memory.partition(partition).ticks.added
+    memory.append(partition, {b"a": asset, b"y": b"%r" % value, b"t": b"%d" % (10**18 + added)})
+
+
+def feed_each(memory, partition, times):
+    """So many ticks of each of many assets."""
+    for number in range(times * len(MANY[partition])):
+        append(memory, partition, MANY[partition][number % len(MANY[partition])], float(number % 5))
 
 
 async def until(condition):
@@ -91,7 +107,7 @@ def calm(program, memory):
 
 async def test_a_successor_repeats_what_was_not_stored_at_the_depth_that_was_recorded(program, memory, caplog):
     rng, kept = np.random.default_rng(4), memory.partition(1)
-    for depth, asked in ((2, 40), (3, 80), (2, 120)):
+    for depth, asked in ((2, 40), (3, 80), (1, 120)):
         async with working(program, memory, depth):
             feed(memory, rng, 40)
             await memory.wake()
@@ -102,7 +118,7 @@ async def test_a_successor_repeats_what_was_not_stored_at_the_depth_that_was_rec
         await until(lambda: kept.state_cursor == kept.cursor)
         assert pipeline.holdings[1].cursor == kept.cursor
     payloads, replay = calm(program, memory)
-    assert {depth_of(payload, 0) for payload in payloads} == {2, 3}
+    assert {depth_of(payload, 0) for payload in payloads} == {1, 2, 3}
     assert [fields[b"p"] for _, fields in kept.predictions.entries] == payloads
     for asset, record in kept.states.items():
         assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
@@ -126,7 +142,7 @@ async def test_a_log_that_lost_ticks_which_no_state_reflects_is_not_guessed_at(p
 
 async def test_states_are_stored_with_every_nth_commit_and_when_a_partition_is_given_back(program, memory):
     kept = memory.partition(1)
-    async with working(program, memory, 3, state_every=2) as pipeline:
+    async with working(program, memory, 3, StoringRules(every=2)) as pipeline:
         feed(memory, np.random.default_rng(6), 100)
         await memory.wake()
         await until(lambda: len(kept.predictions.entries) == 100)
@@ -134,3 +150,70 @@ async def test_states_are_stored_with_every_nth_commit_and_when_a_partition_is_g
         await pipeline.let_go(holding)
         assert kept.state_cursor == kept.cursor == kept.ticks.last
         assert not pipeline.device.table.busy.any()
+
+
+async def test_a_successor_with_a_table_of_its_own_to_keep_stores_what_it_makes_again(program, memory):
+    """Both workers' rows together are more than the successor has room for."""
+    async with working(program, memory, 3, rows=40, limits=NARROW):
+        feed_each(memory, 1, 3)
+        await memory.wake()
+        await until(lambda: len(memory.partition(1).predictions.entries) == 3 * len(MANY[1]))
+    kept = memory.partition(1)
+    assert kept.state_cursor != kept.cursor and not kept.states
+    async with working(program, memory, 3, rows=40, limits=NARROW, partition=0) as pipeline:
+        feed_each(memory, 0, 1)
+        await memory.wake()
+        await until(lambda: len(memory.partition(0).predictions.entries) == len(MANY[0]))
+        assert pipeline.device.table.busy.sum() >= len(MANY[0])
+        pipeline.hold(Holding(await pipeline.store.acquire(1, "worker-3", 60_000)))
+        await until(lambda: kept.state_cursor == kept.cursor)
+        assert set(pipeline.holdings) == {0, 1}
+        await pipeline.drain()
+    _, replay = calm(program, memory)
+    for asset, record in kept.states.items():
+        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
+    assert len(kept.states) == len(MANY[1])
+
+
+async def test_what_is_made_again_is_stored_before_it_is_more_than_may_be_left_unstored(program, memory):
+    kept, stored = memory.partition(1), []
+    async with working(program, memory, 3):
+        feed(memory, np.random.default_rng(7), 40)
+        await memory.wake()
+        await until(lambda: len(kept.predictions.entries) == 40)
+    few = StoringRules(every=1000, ticks_max=10)
+    async with working(program, memory, 3, few, limits=NARROW) as pipeline:
+        commit = pipeline.store.commit
+
+        async def noted(lease, given):
+            stored.append(given.state_cursor)
+            return await commit(lease, given)
+
+        pipeline.store.commit = noted
+        await until(lambda: kept.state_cursor == kept.cursor)
+    ids = [id for id, _ in kept.ticks.entries]
+    assert stored == [ids[at] for at in (9, 19, 29, 39)]
+
+
+async def test_an_idle_partition_with_ticks_in_hand_stores_its_states_with_them(program, memory):
+    """Stored beside them, its states could be taken for those of a later tick."""
+    kept, empty = memory.partition(1), []
+    async with working(program, memory, 3, window_s=0.01) as pipeline:
+        feed(memory, np.random.default_rng(8), 10)
+        await memory.wake()
+        await until(lambda: len(kept.predictions.entries) == 10)
+        pipeline._wanted.clear()  # as while a long micro-batch of others is computed
+        feed(memory, np.random.default_rng(9), 10)
+        await memory.wake()
+        read = pipeline.store.read
+
+        async def noted(*words):
+            ticks = await read(*words)
+            empty.extend([] if ticks.ids else [pipeline.holdings[1].buffered])
+            return ticks
+
+        pipeline.store.read = noted
+        await until(lambda: len(empty) > 1)
+        assert all(empty) and kept.state_cursor != kept.cursor
+        pipeline._wanted.set()
+        await until(lambda: kept.state_cursor == kept.ticks.last)

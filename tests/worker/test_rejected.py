@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import sys
 
 import msgpack
 import pytest
 
 from state_store import EmbeddedRedis, RedisStateStore
 from state_store.logs import Looking
-from worker import cli
 from worker.exits import DONE, FAILED, FLEET, USAGE
 
 TICK = [b"a", b"A\xc3\xa9", b"y", b"1.5", b"t", b"7"]  # belongs to partition 0 of 2
@@ -23,21 +21,12 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def predictor(monkeypatch, capsys, tmp_path, server):
-    """Runs a command as `main` does; gives exit code, output, and what was said on standard error."""
+def predictor(command, monkeypatch, tmp_path, server):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("USP_REDIS__URL", server.url)
     asyncio.run(ask(server, ["FLUSHALL"]))
     asyncio.run(open_fleet(server.url))
-
-    def run(*words):
-        monkeypatch.setattr(sys, "argv", ["predictor", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        told = capsys.readouterr()
-        return int(end.value.code or 0), told.out, told.err
-
-    return run
+    return command
 
 
 async def open_fleet(url):
@@ -81,8 +70,8 @@ def test_ls_counts_and_shows_the_newest(predictor, letters):
     told = json.loads(out)
     assert (code, told["total"]) == (DONE, 3)
     assert told["counts"] == [
-        {"partition": 0, "reason": "late", "count": 2},
-        {"partition": 1, "reason": "not a number", "count": 1},
+        {"partition": 0, "generation": 0, "reason": "late", "count": 2},
+        {"partition": 1, "generation": 0, "reason": "not a number", "count": 1},
     ]
     assert {row["id"] for row in told["newest"]} == {"1600000000001-0"}
     assert "not a number: 'x'" in predictor("rejected", "ls")[1]

@@ -2,8 +2,9 @@
 
 import pytest
 
+from scheduler.shedding import SheddingRules
 from worker.errors import SettingsError
-from worker.settings import Settings, load, masked
+from worker.settings import Settings, SheddingSettings, load, masked
 from worker.toml import toml_text
 
 
@@ -122,3 +123,38 @@ def test_what_is_shown_can_be_read_again(file):
     predictor = {"cusum_h": 4.0, "quantile_levels": [0.1, 0.5, 0.9]}
     given = Settings(worker={"name": "w", "cache_dir": ""}, predictor=predictor)
     assert load(None, file(toml_text(given.shown()))).predictor == given.predictor
+
+
+def test_shedding_goes_by_the_ladders_own_thresholds_unless_told_otherwise():
+    assert SheddingSettings().rules((2, 3, 5), 100_000_000) == SheddingRules()
+
+
+def test_every_threshold_of_the_ladder_can_be_set(file, monkeypatch):
+    monkeypatch.setenv("USP_SHEDDING__DEGRADE_RATIO", "0.6")
+    monkeypatch.setenv("USP_SHEDDING__ALERT_AFTER_S", "0.5")
+    settings = load(None, file("[shedding]\ndegrade_ratio = 0.65\nrecover_observations = 7\njitter_degrade = 0.55\n"))
+    rules = settings.shedding.rules((2, 3), 5)
+    assert (rules.depths, rules.nyquist_ns, rules.alert_after_ns) == ((2, 3), 5, 500_000_000)
+    assert (rules.degrade_ratio, rules.recover_observations, rules.jitter_degrade) == (0.6, 7, 0.55)
+    from_elsewhere = {"depths", "nyquist_ns", "alert_after_ns"}
+    assert SheddingRules.__dataclass_fields__.keys() - from_elsewhere <= settings.shown()["shedding"].keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("degrade_ratio = 0", "shedding.degrade_ratio in {file}: should be greater than 0, got 0"),
+        ("smoothing = 2", "shedding.smoothing in {file}: should be less than or equal to 1, got 2"),
+        ("degrade_ration = 1", "shedding.degrade_ration in {file} is not a setting: did you mean 'degrade_ratio'?"),
+        ("recover_ratio = 0.7", "shedding: recover_ratio must be below degrade_ratio, got 0.7"),
+        ("critical_ratio = 0.1", "shedding: recover_ratio <= degrade_ratio <= critical_ratio must be positive"),
+        ("jitter_recover = 0.7", "shedding: jitter_recover <= jitter_degrade <= jitter_violation must be positive"),
+        ("jitter_window = 5", "shedding: jitter_window must be at least observations_min = 10, got 5"),
+    ],
+)
+def test_thresholds_that_do_not_fit_are_told_in_one_line(file, text, told):
+    path = file(f"[shedding]\n{text}\n")
+    with pytest.raises(SettingsError) as error:
+        load(None, path)
+    assert str(error.value).startswith(told.format(file=path))
+    assert "\n" not in str(error.value)

@@ -54,6 +54,7 @@ def test_a_replay_may_hold_values_that_are_not_finite(file):
         ("asset,timestamp_ns,value\n,1,2\n", "line 2: asset is empty"),
         (f"asset,timestamp_ns,value\n{'a' * 257},1,2\n", "line 2: asset has 257 bytes"),
         ("asset,timestamp_ns,value\nA,1,inf\n", "line 2: value must be finite, found 'inf'"),
+        ("asset,timestamp_ns,value,depth\nA,1,2,4\n", "line 2: depth must be one of 1, 2, 3, 5, found '4'"),
         (b"asset,timestamp_ns,value\n\xff,1,2\n", "is not UTF-8 text"),
         ('asset,timestamp_ns,value\n"A,1,2\n', "line 2: unexpected end of data"),
     ],

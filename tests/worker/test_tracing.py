@@ -15,7 +15,7 @@ from worker.errors import SettingsError
 from worker.settings import load
 from worker.wiring import make_tracing
 
-fleet, program = fleets.fleet, fleets.program
+fleet = fleets.fleet
 START_NS = 1_600_000_000_000_000_000
 EXTRA = "opentelemetry.proto.collector.trace.v1.trace_service_pb2"
 

@@ -63,12 +63,19 @@ def status(redis: Redis = None, namespace: Namespace = None, config: Config = No
 @canary.command()
 @ordering
 def promote(settings: "Settings") -> Asked:
-    """Give the candidate's numbers to everyone now, whatever was measured. Undo with `predictor config set`."""
+    """Give the candidate's numbers to everyone now, whatever was measured. They are watched like any promotion."""
     return Asked("canary-promote")
 
 
 @canary.command()
 @ordering
+def rollback(settings: "Settings") -> Asked:
+    """Take back what was promoted and is still watched: everyone has the former numbers again."""
+    return Asked("canary-rollback")
+
+
+@canary.command()
+@ordering
 def abort(settings: "Settings") -> Asked:
-    """End the trial, and propose no more: all partitions have everyone's numbers again."""
+    """End the trial or the watch, and propose no more: all partitions have everyone's numbers again."""
     return Asked("canary-abort")

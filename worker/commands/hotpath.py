@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from worker.settings import Settings
 
 TABLES = ("knobs", "measured", "dry_run", "canary")
-KnobName = Annotated[str, typer.Argument(metavar="KNOB", help="As `status` names it.")]
+KnobName = Annotated[str, typer.Argument(metavar="KNOB", help="As `status` names it, or a number of a canary.")]
 
 hotpath = typer.Typer(no_args_is_help=True, help="The tuner: look at it, stop it, lead it back, turn it on.")
 audit = typer.Typer(no_args_is_help=True, help="What it did, on disk.")
@@ -49,17 +49,18 @@ def explain(
     json: Json = False,
 ) -> None:
     """Show the newest decisions with their reasons, and what comes next. Changes nothing."""
-    from worker.hotpath.view import decisions
+    from worker.hotpath.view import decisions, model
     from worker.hotpath.view import status as facts_of
     from worker.lines import json_line
 
     settings = settings_of(redis, namespace, config)
     found = shown(settings, 20 * newest)
-    made, following = decisions(found, newest), facts_of(settings, found)["next"]
+    made, following, numbers = decisions(found, newest), facts_of(settings, found)["next"], model(found)
     if json:
-        return print(json_line({"decisions": made, "next": following}))
+        return print(json_line({"decisions": made, "next": following, "model": numbers}))
     _print_rows(made)
     print(f"next: {following}")
+    print(f"model: {numbers}")
 
 
 @hotpath.command()
@@ -112,7 +113,10 @@ def pin(
     value: Annotated[float, typer.Argument(metavar="VALUE", help="In the knob's own unit.")],
     jump: Annotated[bool, typer.Option("--jump", help="At once, not in allowed steps.")] = False,
 ) -> Asked:
-    """Fix a knob, in the baseline too. The others are tuned on; a rollback does not undo it."""
+    """Fix a knob, in the baseline too. The others are tuned on; a rollback does not undo it.
+
+    A number of the predictor becomes everyone's, and no canary tries another.
+    """
     return Asked("pin", {"knob": knob, "value": value, "jump": jump})
 
 
@@ -179,6 +183,7 @@ def verify(
 ) -> None:
     """Follow the chain of hashes through the archive. Exits 1 if it is damaged, or ends before the newest link.
 
+    It says with which file the chain begins, and whether the audit tells why it does not begin earlier.
     The newest link is the one that the fleet knows; where leaders live on several machines, collect their parts first.
     """
     from pathlib import Path
@@ -229,6 +234,7 @@ def _examined(settings: "Settings", directory: "Path") -> dict[str, Any]:
         "whole": findings.whole and newest_here,
         "files": findings.files,
         "events": findings.events,
+        "begins": findings.begins,
         "damaged": findings.damaged,
         "continues_elsewhere": findings.elsewhere,
         "unfinished": findings.unfinished,
@@ -259,7 +265,7 @@ def _confirm(question: str) -> None:
 
 
 def print_facts(facts: dict[str, Any]) -> None:
-    from worker.keepsakes import table
+    from worker.facts import table
 
     print(table(facts))
 

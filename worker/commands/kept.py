@@ -13,7 +13,8 @@ def snapshot(
     json: Json = False,
 ) -> None:
     """Check a snapshot and show what it holds. Exits 1 if it is damaged. Changes nothing."""
-    from worker.keepsakes import snapshot_facts, table
+    from worker.facts import table
+    from worker.keepsakes import snapshot_facts
     from worker.lines import json_line
 
     facts = snapshot_facts(file)
@@ -27,7 +28,8 @@ def dump(
 ) -> None:
     """Show what a predictor saw and thought before an emergency. Exits 1 if the file is damaged."""
     from worker.exits import notice
-    from worker.keepsakes import dump_facts, plot_dump, table
+    from worker.facts import table
+    from worker.keepsakes import dump_facts, plot_dump
     from worker.lines import json_line
 
     facts = dump_facts(file)

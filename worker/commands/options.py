@@ -24,7 +24,7 @@ Namespace = Annotated[
 ]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="TOML: sections redis, worker, predictor, log. Or USP_CONFIG."),
+    typer.Option("--config", metavar="FILE", help="TOML, one section a topic: see config show. Or USP_CONFIG."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 

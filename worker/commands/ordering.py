@@ -89,7 +89,7 @@ def _ask(settings: "Settings", asked: Asked, given: dict[str, Any]) -> dict[str,
 
 
 def _report(measured: dict[str, Any]) -> None:
-    from worker.keepsakes import table
+    from worker.facts import table
 
     print("the dry run measured (nothing was perturbed, so no gradient is known)")
     print(table(measured) + "\n")

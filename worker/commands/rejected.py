@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-KEPT_WHOLE = ("partition", "count", "id", "arrived")  # columns that are copied, or short; the others fold
+KEPT_WHOLE = ("partition", "generation", "count", "id", "arrived")  # columns that are copied, or short; the others fold
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `ls` shows them, or PARTITION:ID.")]
+Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="As `ls` shows them, or PARTITION:ID, or GENERATION.PARTITION:ID."),
+]
 Reason = Annotated[
     str | None, typer.Option("--reason", metavar="R", help="All with this reason, or this beginning up to its colon.")
 ]
@@ -55,7 +58,7 @@ def show(
     json: Json = False,
 ) -> None:
     """Show one dead letter whole, with every field of its tick. Changes nothing."""
-    from worker.keepsakes import table
+    from worker.facts import table
     from worker.letters import at, full
     from worker.lines import json_line
 
@@ -149,6 +152,8 @@ def _ask(settings: "Settings", question: Callable[["Letters"], Awaitable[T]]) ->
 
 
 def _print_table(rows: list[dict]) -> None:
+    if not any(row["generation"] for row in rows):
+        rows = [{name: value for name, value in row.items() if name != "generation"} for row in rows]
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

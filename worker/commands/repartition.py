@@ -34,7 +34,7 @@ def repartition(
     import asyncio
 
     from worker.errors import BadInput
-    from worker.keepsakes import table
+    from worker.facts import table
     from worker.lines import json_line
     from worker.reach import reachable
     from worker.repartition import forget_past, move, standing

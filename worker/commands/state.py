@@ -108,7 +108,7 @@ def rebuild(
 
 
 def _print(facts: dict[str, Any], json: bool) -> None:
-    from worker.keepsakes import table
+    from worker.facts import table
     from worker.lines import json_line
 
     print(json_line(facts) if json else table(facts))

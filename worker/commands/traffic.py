@@ -23,6 +23,9 @@ def feed(
     csv: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Send this file's asset,timestamp_ns,value instead.")
     ] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Send the ticks of a partition that go together as one entry of its log.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Send ticks to a fleet: a synthetic market at a steady rate, or a file.
@@ -41,9 +44,10 @@ def feed(
     file = TicksFile(csv, finite=True) if csv else None
     with reachable(settings) as settings:
         if file is not None:
-            summary = asyncio.run(feed_file(settings, file, rate))
+            summary = asyncio.run(feed_file(settings, file, rate, frames))
         else:
-            summary = asyncio.run(feed_market(settings, Market(assets, rate or 2000.0, seconds, seed)))
+            market = Market(assets, rate or 2000.0, seconds, seed)
+            summary = asyncio.run(feed_market(settings, market, frames))
     print(json_line(summary) if json else "\n".join(f"{name:<18}{value:>14,}" for name, value in summary.items()))
     raise typer.Exit(summary["ticks_lost"] > 0)
 

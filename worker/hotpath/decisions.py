@@ -4,6 +4,7 @@
     ended       a probe is to end                order       an operator wants something
     switch      the fleet is frozen, or not      losses      of the forecasts in a canary's round
     tick        time passes                      published   a generation of numbers; superseded: by somebody else's
+    archive_full   its oldest files are to go
 
 Nothing else changes a term between two writes.
 """
@@ -14,12 +15,10 @@ from typing import Any
 
 from scheduler.hotpath import EventType, NoChange, TelemetryDigest, Violation
 from scheduler.hotpath.proposal import Proposal
-from scheduler.hotpath.trial import Sums, Verdict
+from scheduler.hotpath.trial import Sums
 from worker.hotpath.fleet import Facts, fleet_digest, terms_of
 from worker.hotpath.orders import Order, follow
 from worker.hotpath.term import Term
-
-PAUSES = ("a limit was passed", "safe mode")
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ def _began(term: Term, what: dict[str, Any], now_us: int) -> Outcome:
     term.engine.executor.record(
         EventType.LEADER_CHANGED, now_us, actor=what["name"], details={"token": term.token}
     )
+    term.heed_settings(now_us)
     return Outcome()
 
 
@@ -75,7 +75,7 @@ def _ended(term: Term, what: dict[str, Any], now_us: int) -> Outcome:
 def _switch(term: Term, what: dict[str, Any], now_us: int) -> Outcome:
     if what["frozen"] and not term.frozen:
         term.engine.abort(now_us, "operator", "frozen")
-        term.canary.stop(now_us, "aborted", "operator", "frozen")
+        term.canary.stop(now_us, "aborted", "operator", "frozen", back=True)
     term.frozen = what["frozen"]
     return Outcome()
 
@@ -91,12 +91,14 @@ def _tick(term: Term, what: dict[str, Any], now_us: int) -> Outcome:
 def _window(term: Term, what: dict[str, Any], now_us: int) -> Outcome:
     facts = Facts(**what["facts"])
     term.facts = facts
-    term.references = term.references or facts.references
+    if term.references is None:
+        term.measure_by_references(facts.references)
+    assert term.references is not None
     terms = terms_of(facts, term.settings, term.references)
     digest = fleet_digest(facts, term.settings, term.references, term.committed_generation, now_us)
     told = Outcome(digest=digest, terms=terms)
     if term.canary.trial is not None and (digest.constraint_margin or 0) < 0:
-        term.canary.stop(now_us, "aborted", "engine", PAUSES[0])
+        term.canary.stop(now_us, "aborted", "engine", "a limit was passed", back=True)
     broken = (digest.constraint_margin or 0) < 0  # is heeded whatever else holds
     if term.observing:
         if not what["saturated"]:
@@ -129,6 +131,11 @@ def _superseded(term: Term, what: dict[str, Any], now_us: int) -> Outcome:
     return Outcome()
 
 
+def _archive_full(term: Term, what: dict[str, Any], now_us: int) -> Outcome:
+    term.engine.executor.record(EventType.ARCHIVE_REMOVED, now_us, details=what)
+    return Outcome()
+
+
 KINDS: dict[str, Callable[[Term, dict[str, Any], int], Outcome]] = {
     "began": _began,
     "ended": _ended,
@@ -139,6 +146,7 @@ KINDS: dict[str, Callable[[Term, dict[str, Any], int], Outcome]] = {
     "losses": _losses,
     "published": _published,
     "superseded": _superseded,
+    "archive_full": _archive_full,
 }
 
 
@@ -153,12 +161,9 @@ def _applied(term: Term, proposal: Proposal, now_us: int) -> Outcome:
 
 def _end_canary_where_stopped(term: Term, now_us: int) -> None:
     """No candidate is tried while nothing may be tuned."""
-    if term.canary.trial is None:
-        return
     executor = term.engine.executor
     if executor.safe_mode:
-        term.canary.end(now_us, Verdict("aborted", term.canary.trial.round, told=PAUSES[1]))
-        term.canary.knobs = []
+        term.canary.stop(now_us, "aborted", "engine", "safe mode", back=True)
     elif executor.paused_us is not None:
         term.canary.stop(now_us, "aborted", "operator", "paused")
 

@@ -101,8 +101,9 @@ def _check(digest: WorkerDigest) -> None:
 
 
 def _check_losses(group: object, sums: Sums) -> None:
-    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in (group, sums.scored, sums.covered))
-    if not whole or not 0 <= group < GROUPS_MAX or not 0 <= sums.covered <= sums.scored:  # type: ignore[operator]
-        raise RefusedDigest(f"group {group} scored {sums.scored} and covered {sums.covered}")
+    counts = (sums.scored, sums.covered, sums.alarms)
+    whole = all(isinstance(value, int) and not isinstance(value, bool) for value in (group, *counts))
+    if not whole or not 0 <= group < GROUPS_MAX or not 0 <= min(counts) <= max(counts) <= sums.scored:  # type: ignore[operator]
+        raise RefusedDigest(f"group {group} scored {sums.scored}, covered {sums.covered}, alarmed {sums.alarms}")
     if not all(isinstance(value, float) and math.isfinite(value) and value >= 0 for value in (sums.loss, sums.naive)):
         raise RefusedDigest(f"group {group} lost {sums.loss} against {sums.naive}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from scheduler.hotpath import LatencyHistogram, TelemetryDigest
-from scheduler.hotpath.objective import constraint_margin, transport_objective
+from scheduler.hotpath.objective import constraint_margin, transport_objective, version_of
 from worker.hotpath.digest import WorkerDigest
 from worker.settings import HotpathSettings
 
@@ -19,6 +19,7 @@ P99_SAMPLES_MIN = 5000  # with fewer the 99th percentile is noise, and its weigh
 COST_PER = 1000  # predictions
 TINY = 1e-9
 TERMS = ("p95", "p99", "lag", "cost", "loss")
+AIMS = ("p95_target_ms", "p99_target_ms", "lag_target_s", "p99_limit_ms", "lag_limit_s", "rejected_limit")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Facts:
     window_us: int
     since_us: int
     utilisation: float  # of the graph's thread or of the machine, whichever is busier, of the busiest worker
+    rate: float = 0.0  # ticks per second of one worker
 
     @property
     def references(self) -> References:
@@ -74,6 +76,7 @@ def facts_of(digests: Sequence[WorkerDigest]) -> Facts:
         window_us=max(digest.window_us for digest in digests),
         since_us=min(digest.since_us for digest in digests),
         utilisation=max(map(_utilisation, digests)),
+        rate=1e6 * (predictions + rejected) / sum(digest.window_us for digest in digests),
     )
 
 
@@ -93,6 +96,13 @@ def terms_of(facts: Facts, aims: HotpathSettings, references: References) -> dic
         "cost": facts.cost / references.cost,
         "loss": facts.loss / references.loss,
     }
+
+
+def ruler_of(aims: HotpathSettings, references: References | None) -> str:
+    """The version of the objective: it is another one as soon as a target, a limit or a reference is."""
+    targets: dict[str, float | None] = {name: getattr(aims, name) for name in AIMS}
+    targets |= {"p99_samples_min": P99_SAMPLES_MIN}
+    return version_of(targets | ({} if references is None else vars(references)))
 
 
 def margin_of(facts: Facts, aims: HotpathSettings) -> float:

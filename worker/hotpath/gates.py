@@ -1,7 +1,8 @@
-"""When nothing new may begin, and which windows of the fleet teach nothing.
+"""When nothing new may begin, which windows of the fleet teach nothing, and what a cycle under way cannot survive.
 
-    a worker came or went, a backlog drains, a canary is      no new cycle; one under way goes on
-    tried, replicas lack a decision, all are saturated
+    a backlog drains, a canary is tried, replicas lack a      no new cycle; one under way goes on
+    decision, all are saturated
+    a worker came or went, the traffic changed                a cycle under way ends: what follows is not its effect
     graph or machine busier than `utilisation_max`            the window does not count
     fewer workers follow than there should                    there is no window yet
 """
@@ -14,11 +15,13 @@ from scheduler.hotpath import TelemetryDigest
 from state_store.hotpath.store import Seen
 from worker.hotpath.fleet import Facts, facts_of
 from worker.hotpath.term import Term
+from worker.hotpath.traffic import Traffic
 from worker.settings import HotpathSettings
 
 BARRIER_S = 10.0
 ACKED_SHARE = 0.95
 LIVE_POLLS, LIVE_S = 3, 2.0
+CAME_OR_WENT, SHIFTED = "workers came or went", "the traffic changed"
 
 log = logging.getLogger(__name__)
 Pair = tuple[int, int]
@@ -30,7 +33,8 @@ class Gates:
     def __init__(self, settings: HotpathSettings, clock: Callable[[], float]) -> None:
         self._settings, self._clock = settings, clock
         self._joined: frozenset[str] = frozenset()
-        self._scaled_s = -1e9
+        self._scaled_s = self._shifted_s = -1e9
+        self._traffic = Traffic(settings.traffic_shift)
         self._draining = self._saturated = False
         self._warned: Pair = (0, 0)
 
@@ -61,11 +65,20 @@ class Gates:
         drains = self._draining and facts.lag_s > self._settings.lag_target_s
         self._draining = margin is not None and (margin < 0 or drains)
 
-    def closed(self, term: Term, seen: Seen, replicas_lack: bool) -> str:
+    def disturbed(self, term: Term, seen: Seen, facts: Facts | None) -> str:
+        """Why a cycle under way would measure something else than its probe; empty if it would not."""
+        joined, proposer = frozenset(self.live(seen)), term.engine.proposer
+        scaled, self._joined = joined != self._joined, joined
+        cycle = (proposer.iteration(), term.engine.executor.breaks)
+        shifted = facts is not None and proposer.measuring and self._traffic.shifted(cycle, facts.rate)
+        self._scaled_s = self._clock() if scaled else self._scaled_s
+        self._shifted_s = self._clock() if shifted else self._shifted_s
+        if not proposer.measuring:
+            return ""
+        return CAME_OR_WENT if scaled else SHIFTED if shifted else ""
+
+    def closed(self, term: Term, replicas_lack: bool) -> str:
         """Why no new cycle may begin; empty if one may, or is under way."""
-        joined = frozenset(self.live(seen))
-        if joined != self._joined:
-            self._joined, self._scaled_s = joined, self._clock()
         if term.engine.proposer.measuring:
             return ""
         reasons = {
@@ -74,8 +87,9 @@ class Gates:
             "replicas lack the last decision": replicas_lack,
             "graph or machine is saturated": self._saturated,
             "draining a backlog": self._draining,
-            "workers came or went": self._clock() - self._scaled_s < self._settings.settle_s,
-            "no workers": not joined,
+            CAME_OR_WENT: self._clock() - self._scaled_s < self._settings.settle_s,
+            SHIFTED: self._clock() - self._shifted_s < self._settings.settle_s,
+            "no workers": not self._joined,
         }
         return next((reason for reason, holds in reasons.items() if holds), "")
 

@@ -16,6 +16,7 @@ from worker.settings import WINDOW_MS_MAX, WorkerSettings
 
 GROUP = "transport"
 READ_MAX = 4096  # ticks of one read
+CRAMPED = 0.001  # of the range: a knob so near to its bound is at it
 REGISTRY = KnobRegistry(
     [
         Knob("window_ms", 0.0, WINDOW_MS_MAX, 0.0, unit="ms", group=GROUP, min_probe=1.0),
@@ -37,6 +38,11 @@ class Knobs:
     @property
     def pair(self) -> tuple[int, int]:
         return self.fence, self.generation
+
+
+def at_bound(unit: float) -> bool:
+    """Whether a knob can hardly go further on one side."""
+    return min(unit, 1 - unit) <= CRAMPED
 
 
 def turned(base: Knobs, natives: Mapping[str, float], fence: int, generation: int) -> Knobs:

@@ -28,7 +28,7 @@ from worker.hotpath.decisions import Input, Outcome, matters, plain, take
 from worker.hotpath.engine import AGE_DIGESTS
 from worker.hotpath.gates import Gates
 from worker.hotpath.metrics import HotpathMetrics
-from worker.hotpath.model_knobs import Model
+from worker.hotpath.model_knobs import MODEL, Model
 from worker.hotpath.orders import RefusedOrder, decode
 from worker.hotpath.publisher import Publisher, losses_of
 from worker.hotpath.report import Report
@@ -143,7 +143,7 @@ class Leader:
             if order.name in ("pin", "unpin") and term.engine.executor.phase != "centre":
                 self._take("ended", actor=order.actor, cause=order.name)
                 await self._save()
-            if order.name == "canary-start":
+            if order.name == "canary-start" or order.args.get("knob") in MODEL.names:
                 order = replace(order, args={**order.args, "newest": await self._publisher.newest()})
             answer = self._take("order", **asdict(order)).answer
             assert answer is not None
@@ -161,7 +161,11 @@ class Leader:
         for told in losses_of(term):
             self._take("losses", **told)
         facts = self._gates.window(term, seen, term.now_us())
-        closed = self.report.gate = self._gates.closed(term, seen, self._writer.replicas_lack)
+        disturbed = self._gates.disturbed(term, seen, facts)
+        if disturbed:
+            self._take("ended", actor="engine", cause=disturbed)
+            await self._save()
+        closed = self.report.gate = disturbed or self._gates.closed(term, self._writer.replicas_lack)
         if facts is not None:
             saturated = self._gates.saturated(facts)
             term.merger.counts["saturated"] += saturated
@@ -191,9 +195,16 @@ class Leader:
         if not seen.audit_length:
             return
         if self._archivist is None:
-            self._archivist = Archivist(self.store, self.settings.directory, self.fleet, self.leadership)
+            self._archivist = Archivist(self.store, self.settings, self.fleet, self.leadership)
         if not await self._archivist.work():
             raise TermOver("another leader archives")
+        surplus = await self._archivist.surplus()
+        if surplus is not None:
+            self._take("archive_full", **surplus)
+            await self._save()
+            self._archivist.told = surplus
+        if self._archivist.turned():
+            raise TermOver("a file of the archive is full: a replay can begin with the next one")
 
     @property
     def _term(self) -> Term:

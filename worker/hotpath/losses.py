@@ -2,13 +2,14 @@
 
 Each value is held against the quantiles of the forecast that stood before it (CRPS), and against "as before". Both are
 told in mean moves of the asset: a ruler that no number of the predictor can bend. An asset counts once it has had
-enough ticks, and the worker enough time, under the numbers of the round.
+enough ticks, and the worker enough time, under the numbers of the round. An alarm is a tick that found a new regime.
 """
 
 import math
 
 import numpy as np
 
+from predictor_core import Event
 from scheduler.hotpath.trial import Sums
 from worker.device import Answer
 from worker.generations import Generation
@@ -84,14 +85,22 @@ class Losses:
         rulers = self._rulers[slots]
         if now_s >= self._from_s:
             scored = known & (rulers > 0) & (self._ticks[slots] >= self._ticks_min) & np.isfinite(stood).all(1)
-            self._score(values[scored], stood[scored], moves[scored], rulers[scored], groups[scored])
+            alarms = (made["events"] & np.uint32(Event.RegimeChangeDetected)) != 0
+            told = (values, stood, moves, rulers, groups, alarms)
+            self._score(*(each[scored] for each in told))
         self._remember(slots, moves, known)
         tails = slots[last]
         self._values[tails], self._quantiles[tails] = values[last], made["quantiles"][last]
         self._tenancy[tails] = self._table.tenancy[tails]
 
     def _score(
-        self, values: np.ndarray, stood: np.ndarray, moves: np.ndarray, rulers: np.ndarray, groups: np.ndarray
+        self,
+        values: np.ndarray,
+        stood: np.ndarray,
+        moves: np.ndarray,
+        rulers: np.ndarray,
+        groups: np.ndarray,
+        alarms: np.ndarray,
     ) -> None:
         apart = values[:, None] - stood
         crps = 2 * (self._cells * np.maximum(self._levels * apart, (self._levels - 1) * apart)).sum(1)
@@ -99,8 +108,8 @@ class Losses:
         covered = (values >= stood[:, 0]) & (values <= stood[:, -1])
         for group in np.unique(groups).tolist():
             at = groups == group
-            counts = int(at.sum()), int(np.count_nonzero(covered[at]))
-            told = Sums(counts[0], float(losses[at].sum()), float(naives[at].sum()), counts[1])
+            scored, within, alarmed = (int(np.count_nonzero(each[at])) for each in (at, covered, alarms))
+            told = Sums(scored, float(losses[at].sum()), float(naives[at].sum()), within, alarmed)
             self._sums[group] = self._sums.get(group, Sums()) + told
 
     def _remember(self, slots: np.ndarray, moves: np.ndarray, known: np.ndarray) -> None:

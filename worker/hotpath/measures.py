@@ -4,6 +4,7 @@ A window belongs to one configuration. It is cut when another one comes; a micro
 one and commits later is in no window at all.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,8 +21,12 @@ from worker.microbatch import MicroBatch
 from worker.rows import RowTable
 
 DIGESTS_KEPT_MAX = 64  # not yet sent
+CLOCK_STEP_NS = 250_000_000  # beyond what the two answers leave open
 SAMPLED_MAX = 256  # latencies of one micro-batch
 WATCHED = 64  # rows whose forecasts are followed: the first that this worker has had, all their ticks
+
+
+log = logging.getLogger(__name__)
 
 
 class Measures:
@@ -40,6 +45,7 @@ class Measures:
     ) -> None:
         self.digest_s, self.settle_s = digest_s, settle_s
         self.offset_ns: int | None = None  # from this worker's monotonic clock to the server's
+        self._offset_open_ns = 0  # how far it may be off
         self.digests: deque[WorkerDigest] = deque(maxlen=DIGESTS_KEPT_MAX)
         self._clock, self._cpu, self._machine, self._losses = clock, cpu, machine, losses
         self._forecasts = _Forecasts(table)
@@ -61,8 +67,19 @@ class Measures:
             self._open(now_s)
 
     def set_server_clock(self, now_us: int, asked_s: float, answered_s: float) -> None:
-        """Learns how far the server's clock is from ours; the answer was made half-way."""
+        """Learns how far the server's clock is from ours; the answer was made half-way.
+
+        Latencies across a step of that clock are of the step: what was not sent yet is thrown away, and all settles.
+        """
+        known_ns, known_open_ns = self.offset_ns, self._offset_open_ns
         self.offset_ns = now_us * 1000 - int((asked_s + answered_s) / 2 * 1e9)
+        self._offset_open_ns = int((answered_s - asked_s) / 2 * 1e9)
+        open_ns = CLOCK_STEP_NS + known_open_ns + self._offset_open_ns
+        if known_ns is not None and abs(self.offset_ns - known_ns) > open_ns:
+            log.warning("hotpath_clock_step", extra={"seconds": (self.offset_ns - known_ns) / 1e9})
+            self.digests.clear()
+            self._swapped_s = answered_s
+            self._open(answered_s)
 
     def count(self, predictions: int, rejected: int) -> None:
         """Takes what one partition's commit held, before its micro-batch as a whole."""

@@ -11,8 +11,8 @@ from worker.hotpath.merge import VALIDITIES
 
 PHASES = ("centre", "plus", "minus")
 PROPOSALS = ("plus", "minus", "update", *(reason.value for reason in NoChangeReason))
-CAUSES = ("objective_regression", "constraint_violation", "operator")
-VERDICTS = ("better", "no_better", "harmful", "too_few", "superseded", "aborted")
+CAUSES = ("objective_regression", "constraint_violation", "promotion", "operator")
+VERDICTS = ("better", "no_better", "harmful", "too_few", "superseded", "aborted", "kept", "taken_back")
 VIOLATIONS = tuple(
     name
     for name, kind in vars(violations).items()
@@ -47,18 +47,20 @@ class HotpathMetrics:
         self.margin = self._gauge("margin", "What is left of the nearest limit")
         self.audit_depth = self._gauge("audit_depth", "Audit events that wait for their archive")
         self.replicas_lacking = self._gauge("replicas_lacking", "Replicas that lack the last decision and must not")
-        self.canary_round = self._gauge("canary_round", "Round of the trial under way, from 1; 0: no trial")
+        self.canary_round = self._gauge("canary_round", "Round of the trial or watch under way, from 1; 0: none")
         self.canary_verdicts = self._counter("canary_verdicts", "Trials by how they ended", "verdict", VERDICTS)
         self.worker_lag = self._gauge("worker_lag_generations", "Generations that the slowest live worker is behind")
         self.knob = Gauge("hotpath_knob", "Native units", ["knob", "kind"], registry=self._registry)
+        self.at_bound = Gauge("hotpath_knob_at_bound", "1 at an end of its range", ["knob"], registry=self._registry)
         self.safe_mode = Gauge("hotpath_safe_mode", "1 while it holds", ["reason"], registry=self._registry)
         self.proposals = self._counter("proposals", "What the tuner proposed", "kind", PROPOSALS)
         self.violations = self._counter("violations", "Proposals refused", "kind", VIOLATIONS)
         self.digests = self._counter("digests", "Digests of workers", "validity", VALIDITIES)
-        self.rollbacks = self._counter("rollbacks", "Returns to the baseline", "cause", CAUSES)
+        self.rollbacks = self._counter("rollbacks", "Returns to what was before", "cause", CAUSES)
         classes = tuple(kind.value for kind in EventClass)
         self.audit_dropped = self._counter("audit_dropped", "Events without a place", "class", classes)
         for knob in REGISTRY.names:
+            self.at_bound.labels(knob)
             for kind in ("centre", "live", "baseline"):
                 self.knob.labels(knob, kind)
         for reason in SafeModeReason:

@@ -10,7 +10,9 @@ from typing import Any
 
 from scheduler.errors import SchedulerError
 from scheduler.hotpath import ConfigSnapshot, EventType, Violation
+from scheduler.hotpath.candidates import STEP
 from scheduler.hotpath.errors import InSafeMode, NoBaseline, ProbeActive
+from worker.generations import EVERYONE
 from worker.hotpath.canary import proposed_knobs
 from worker.hotpath.knobs import REGISTRY
 from worker.hotpath.model_knobs import MODEL
@@ -67,7 +69,8 @@ def follow(term: Term, order: Order, now_us: int) -> dict[str, Any]:
         details = {"command": order.name, "command_id": order.id, "refused": why}
         _audit(term, order, now_us, details)
         return {"ok": False, "told": why, "generation": term.engine.snapshot().generation}
-    if order.name not in TOLD_BY_ENGINE or queue.next_seq == seq:  # the engine says nothing where nothing changed
+    by_engine = order.name in TOLD_BY_ENGINE and order.args.get("knob") not in MODEL.names
+    if not by_engine or queue.next_seq == seq:  # the engine says nothing where nothing changed
         _audit(term, order, now_us, {"command": order.name, "command_id": order.id, **order.args})
     return {"ok": True, "told": told, "generation": term.engine.snapshot().generation}
 
@@ -85,14 +88,18 @@ def _resume(term: Term, order: Order, now_us: int) -> str:
 
 
 def _rollback(term: Term, order: Order, now_us: int) -> str:
-    term.canary.stop(now_us, "aborted", order.actor, "rollback")
-    target = order.args.get("centre")
+    """Knobs go back to the baseline, and what a canary tries or has not proven to what it was."""
+    target, tried = order.args.get("centre"), term.canary.trial is not None
+    if target is None and tried and term.engine.executor.baseline is None:
+        term.canary.stop(now_us, "aborted", order.actor, "rollback", back=True)
+        return "the canary is over; the tuner has turned nothing else"
     if target is None:
         receipt = term.engine.rollback(now_us, order.actor, order.reason)
     else:
         vec = REGISTRY.to_vec(target)
         snapshot = ConfigSnapshot(vec, int(order.args["to"]))
         receipt = term.engine.rollback(now_us, order.actor, order.reason, snapshot)
+    term.canary.stop(now_us, "aborted", order.actor, "rollback", back=True)
     return f"generation {receipt.new_generation} has the values of generation {receipt.reverted_to_generation}"
 
 
@@ -102,6 +109,8 @@ def _set_baseline(term: Term, order: Order, now_us: int) -> str:
 
 
 def _pin(term: Term, order: Order, now_us: int) -> str:
+    if order.args.get("knob") in MODEL.names:
+        return _pin_number(term, order, now_us)
     index, value = _knob(order)
     knob = REGISTRY.knobs[index]
     if not knob.lo <= value <= knob.hi:
@@ -112,7 +121,28 @@ def _pin(term: Term, order: Order, now_us: int) -> str:
     return f"{knob.name} is pinned to {value:g} {knob.unit}" + ("" if jump else ", reached in allowed steps")
 
 
+def _pin_number(term: Term, order: Order, now_us: int) -> str:
+    """`newest` is the fleet's generation of numbers, as the leader has just read it."""
+    name, value, canary = order.args["knob"], order.args.get("value", 0.0), term.canary
+    _check_candidate({name: value}, [])
+    newest = order.args["newest"]
+    number = {**canary.model.numbers, **newest["values"].get(EVERYONE, {})}[name]
+    knob = MODEL.knobs[MODEL.get_id(name)]
+    near = knob.lo <= number <= knob.hi and abs(knob.to_unit(value) - knob.to_unit(number)) <= STEP
+    if not near and not order.args.get("jump"):
+        raise RefusedOrder(f"{name} is {number:g}, more than a step away: try it with canary start, or give --jump")
+    if not term.engine.executor.audit_queue.has_room():
+        raise RefusedOrder("there is no room in the audit")
+    canary.pin(now_us, (newest["number"], newest["values"]), name, float(value), order.actor)
+    return f"{name} is pinned to {value:g} for everyone; no canary tries another"
+
+
 def _unpin(term: Term, order: Order, now_us: int) -> str:
+    if order.args.get("knob") in term.canary.pins:
+        term.canary.unpin(order.args["knob"])
+        return f"{order.args['knob']} may be tried again"
+    if order.args.get("knob") in MODEL.names:
+        return f"{order.args['knob']} was not pinned"
     index, _ = _knob(order)
     if index not in term.engine.executor.pins:
         return f"{REGISTRY.names[index]} was not pinned"
@@ -151,7 +181,8 @@ def _reset_safe_mode(term: Term, order: Order, now_us: int) -> str:
 def _freeze(term: Term, order: Order, now_us: int) -> str:
     """The workers have seen the switch by themselves; here the probe ends and the audit tells of it."""
     term.frozen = bool(order.args.get("on", True))
-    term.canary.stop(now_us, "aborted", order.actor, "frozen")
+    if term.frozen:
+        term.canary.stop(now_us, "aborted", order.actor, "frozen", back=True)
     term.engine.abort(now_us, order.actor, order.reason)
     return "frozen: workers run with their own settings" if term.frozen else "workers follow again"
 
@@ -166,12 +197,15 @@ def _canary_start(term: Term, order: Order, now_us: int) -> str:
         raise RefusedOrder("there is no room in the audit")
     candidate, knobs = order.args.get("candidate", {}), order.args.get("knobs", [])
     _check_candidate(candidate, knobs)
+    pinned = [name for name in (*candidate, *knobs) if name in term.canary.pins]
+    proposed = [] if candidate else proposed_knobs(knobs, term.canary.pins)
+    if pinned or not (candidate or proposed):
+        raise RefusedOrder(f"{', '.join(pinned or term.canary.pins)} is pinned: predictor hotpath unpin")
     newest = order.args["newest"]
     rules = {"groups": min(order.args["share"], order.args["partitions"]), "rotations": order.args["rotations"]}
     if rules["groups"] < 2:
         raise RefusedOrder("a fleet of one partition has nothing to compare a canary with")
     term.engine.abort(now_us, order.actor, "canary")
-    proposed = [] if candidate else proposed_knobs(knobs)
     trial = term.canary.begin(
         now_us, (newest["number"], newest["values"]), candidate, proposed, rules, order.actor, order.reason
     )
@@ -180,11 +214,19 @@ def _canary_start(term: Term, order: Order, now_us: int) -> str:
 
 
 def _canary_promote(term: Term, order: Order, now_us: int) -> str:
-    if term.canary.trial is None:
+    if term.canary.trial is None or term.canary.trial.watch:
         raise RefusedOrder("no canary is under way")
     told = " ".join(f"{name}={value:.4g}" for name, value in term.canary.trial.candidate.items())
     term.canary.stop(now_us, "better", order.actor, order.reason)
-    return f"{told} for everyone, on an operator's word"
+    return f"{told} for everyone, on an operator's word; now watched"
+
+
+def _canary_rollback(term: Term, order: Order, now_us: int) -> str:
+    trial = term.canary.trial
+    if trial is None or not trial.watch:
+        raise RefusedOrder("nothing that was promoted is watched: set numbers with predictor config set")
+    term.canary.stop(now_us, "aborted", order.actor, order.reason, back=True)
+    return " ".join(f"{name}={value:.4g}" for name, value in trial.candidate.items()) + " for everyone again"
 
 
 def _canary_abort(term: Term, order: Order, now_us: int) -> str:
@@ -208,6 +250,7 @@ ORDERS: dict[str, Callable[[Term, Order, int], str]] = {
     "freeze": _freeze,
     "canary-start": _canary_start,
     "canary-promote": _canary_promote,
+    "canary-rollback": _canary_rollback,
     "canary-abort": _canary_abort,
 }
 
@@ -225,7 +268,7 @@ def _check_candidate(candidate: dict[str, Any], knobs: list[str]) -> None:
 def _knob(order: Order) -> tuple[int, float]:
     name, value = order.args.get("knob"), order.args.get("value", 0.0)
     if name not in REGISTRY.names:
-        raise RefusedOrder(f"there is no knob {name!r}: {', '.join(REGISTRY.names)}")
+        raise RefusedOrder(f"there is no knob {name!r}: {', '.join((*REGISTRY.names, *MODEL.names))}")
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise RefusedOrder(f"{value!r} is no number")
     return REGISTRY.get_id(name), float(value)

@@ -11,7 +11,7 @@ from state_store.hotpath.commit import HotpathCommit, HotpathOutcome
 from state_store.hotpath.replicas import Replicated
 from state_store.hotpath.store import Seen
 from worker.hotpath.fleet import Facts
-from worker.hotpath.knobs import REGISTRY
+from worker.hotpath.knobs import REGISTRY, at_bound
 from worker.hotpath.metrics import CAUSES, PHASES, HotpathMetrics
 from worker.hotpath.term import Term
 
@@ -133,6 +133,8 @@ class Report:
         for kind, vec in vectors.items():
             for name, value in REGISTRY.to_natives(vec).items():
                 metrics.knob.labels(name, kind).set(value)
+        for name, unit in zip(REGISTRY.names, executor.centre, strict=True):
+            metrics.at_bound.labels(name).set(at_bound(unit))
         trial = term.canary.trial
         metrics.canary_round.set(0 if trial is None else trial.round + 2)
         latch = executor.safe_mode

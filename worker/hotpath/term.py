@@ -17,7 +17,7 @@ from state_store.hotpath.store import START, Loaded
 from worker.hotpath.canary import Canary
 from worker.hotpath.document import Document
 from worker.hotpath.engine import Gains, engine_config, first_gains, probe_ttl_ms
-from worker.hotpath.fleet import Facts, References
+from worker.hotpath.fleet import Facts, References, ruler_of
 from worker.hotpath.knobs import REGISTRY
 from worker.hotpath.merge import Merger
 from worker.hotpath.model_knobs import Model
@@ -74,6 +74,21 @@ class Term:
             return OBSERVE
         return PAUSED if self.frozen or self.engine.executor.paused_us is not None else RUN
 
+    def measure_by_references(self, references: References) -> None:
+        """What cost and loss are held against, as long as nothing was compared yet."""
+        self.references = references
+        self.engine.executor.ruler = ruler_of(self.settings, references)
+
+    def heed_settings(self, now_us: int) -> None:
+        """Where targets or limits are others than the last leader's, or weights another version's, all begins anew."""
+        executor, ruler = self.engine.executor, ruler_of(self.settings, self.references)
+        if executor.ruler in ("", ruler):
+            executor.ruler = ruler
+            return
+        self.engine.measure_by(ruler, now_us, f"run-{self.token}")
+        if self.observing:
+            self.observe_only(now_us)
+
     def observe_only(self, now_us: int) -> None:
         """Begins a dry run."""
         self.observing = True
@@ -91,12 +106,13 @@ class Term:
 
     def begin_tuning(self, gains: Gains, references: References) -> None:
         """Ends the dry run: from now on with its probe distance, its gain, and its cost and loss as references."""
-        self.gains, self.references, self.observing = gains, references, False
+        self.gains, self.observing = gains, False
         state, queue = self.engine.checkpoint(), self.engine.executor.audit_queue
         self.engine = AdaptiveEngine.restore(engine_config(self.settings, gains), state, REGISTRY)
         self.engine.executor.audit_queue = queue  # with what was not written down yet
         self.canary = Canary(self.settings, self._model, self.engine.executor, self.canary.checkpoint())
-        self.engine.executor.control_safety.regression.forget()  # another ruler
+        self.engine.executor.control_safety.regression.forget()
+        self.measure_by_references(references)
 
     def draft(self, answers: list[tuple[str, bytes]]) -> tuple[HotpathCommit | None, list[bytes]]:
         """What is to be written now, if anything; and what is only good to know."""
@@ -201,7 +217,13 @@ class Term:
         self.inputs = []
         run_id, generation = self.engine.executor.run_id, self.committed_generation
         event = AuditEvent(
-            self.at_us, EventType.INPUTS, generation, details, run_id=run_id, base_generation=generation
+            self.at_us,
+            EventType.INPUTS,
+            generation,
+            details,
+            run_id=run_id,
+            base_generation=generation,
+            objective=self.engine.executor.ruler,
         )
         return [event.encode()]
 
@@ -253,7 +275,9 @@ def _fresh(
 
 def _without_trial(canary: dict[str, Any]) -> dict[str, Any]:
     """Beginning anew ends a trial: the fleet's numbers go back to what they were beside it."""
-    return canary | {"trial": None, "knobs": [], "wants": canary["values"]} if canary.get("trial") else canary
+    if not canary.get("trial"):
+        return canary
+    return canary | {"trial": None, "knobs": [], "wants": canary["values"], "former": None}
 
 
 def _us(seconds: float) -> int:

@@ -129,8 +129,9 @@ class Tuning:
         self.measures.set_server_clock(found.now_us, asked_s, now_s)
         frozen = found.frozen or (self.settings.directory / SWITCH_FILE).exists()
         # After a failover that lost writes the stored document may be older than ours: then nobody wants our probe.
-        follower.hear(now_s, found.leader_left_ms > 0 and found.document is None, frozen, found.configured)
-        self._led_s = now_s if found.leader_left_ms > 0 else self._led_s
+        led = 0 < found.leader_left_ms <= self.settings.lease_ms  # longer only where the server's clock went back
+        follower.hear(now_s, led and found.document is None, frozen, found.configured)
+        self._led_s = now_s if led else self._led_s
         if found.document is not None and follower.offer(found.document, now_s):
             await self.store.follow(self.name, self._ack(), *follower.pair)  # says at once that it follows
 

@@ -10,11 +10,10 @@ from scheduler.hotpath.errors import BadCheckpoint
 from scheduler.hotpath.trial import Trial
 from state_store.hotpath.store import Shown
 from worker.hotpath.engine import Gains, engine_config
-from worker.hotpath.knobs import REGISTRY, natives_of
+from worker.hotpath.knobs import REGISTRY, at_bound, natives_of
 from worker.settings import Settings
 
 DECISIONS = 20
-CRAMPED = 0.001  # of the range: a knob so near to its bound is at it
 NOT_DECISIONS = ("digest", "inputs")  # and proposals, unless of a dry run: what became of them is told too
 
 
@@ -43,16 +42,19 @@ def status(settings: Settings, shown: Shown) -> dict[str, Any]:
 
 
 def canary(shown: Shown) -> dict[str, Any]:
-    """The trial under way, if any, and how the last one ended."""
+    """The trial or watch under way, if any, and how the last one ended."""
     state = (_state(shown) or {}).get("canary") or {}
     trial = Trial.restore(state["trial"]) if state.get("trial") else None
     proposes, trials = state.get("knobs", []), state.get("trials", 0)
-    facts: dict[str, Any] = {"trying": bool(trial), "proposes": proposes, "trials": trials}
+    watching = state.get("former") is not None
+    facts: dict[str, Any] = {"trying": bool(trial), "watching": watching, "proposes": proposes, "trials": trials}
+    facts |= {"pinned": state.get("pins", [])}
     if trial is not None:
         scored = [sums.scored for sums in trial.sums]
+        candidate, control = ("former", "promoted") if trial.watch else ("candidate", "control")
         facts |= {
-            "candidate": trial.candidate,
-            "control": trial.control,
+            candidate: trial.candidate,
+            control: trial.control,
             "round": trial.round + 2,
             "rounds": trial.rules.rounds + 1,
             "groups": trial.rules.groups,
@@ -62,6 +64,19 @@ def canary(shown: Shown) -> dict[str, Any]:
             "worse_by": trial.worse_by(),
         }
     return facts | {"last": state.get("last", {})}
+
+
+def model(shown: Shown) -> str:
+    """Where the numbers of the predictor stand, in one line."""
+    facts = canary(shown)
+    if facts["trying"]:
+        watching = f"watching {_pairs(facts['promoted'])}" if facts["watching"] else ""
+        doing, tried = (watching, "the former numbers") if watching else (f"trying {_pairs(facts['candidate'])}", "it")
+        holder = "nobody" if facts["group_trying"] is None else f"group {facts['group_trying']} of {facts['groups']}"
+        return f"{doing}, round {facts['round']} of {facts['rounds']}: {holder} has {tried}"
+    last = facts["last"]
+    told = f"the last was {_pairs(last['candidate'])}: {last['kind']}, {last['told']}" if last else "none was tried yet"
+    return "no canary is under way; " + told
 
 
 def difference(settings: Settings, shown: Shown) -> list[dict[str, Any]]:
@@ -94,7 +109,8 @@ def _decisions(shown: Shown) -> Iterator[dict[str, Any]]:
 def _why(event: dict[str, Any]) -> str:
     details = event["details"]
     words = [event["cause"]] if event["cause"] else []
-    named = ("command", "refused", "what", "kind", "reason", "exit", "told", "candidate", "round", "turn", "number")
+    named = ("command", "refused", "what", "kind", "reason", "exit", "told", "candidate", "numbers", "instead_of")
+    named += ("round", "turn", "number")
     words += [f"{name} {details[name]}" for name in named if details.get(name) not in (None, "", {})]
     if details.get("dry_run"):
         words.append("dry run")
@@ -106,7 +122,7 @@ def _why(event: dict[str, Any]) -> str:
 
 
 def _natives(vec: list[float]) -> str:
-    return " ".join(f"{name}={_number(value)}" for name, value in REGISTRY.to_natives(tuple(vec)).items())
+    return _pairs(REGISTRY.to_natives(tuple(vec)))
 
 
 def _state(shown: Shown) -> dict[str, Any] | None:
@@ -137,6 +153,7 @@ def _engine_facts(
         "measured": report.get("measured", {}),
         "digests": report.get("digests", {}),
         "dead_probes": report.get("dead_probes", {}),
+        "without_influence": [REGISTRY.names[index] for index in engine.proposer.influence.without()],
         "dry_run": report.get("dry_run", {}),
         "canary": canary(shown),
         "next": _next(engine, report, shown),
@@ -156,7 +173,7 @@ def _knobs(settings: Settings, engine: AdaptiveEngine) -> list[dict[str, Any]]:
             "centre": centre[knob.name],
             "live": live[knob.name],
             "pinned": index in executor.pins,
-            "at_bound": min(executor.centre[index], 1 - executor.centre[index]) <= CRAMPED,
+            "at_bound": at_bound(executor.centre[index]),
         }
         for index, knob in enumerate(REGISTRY.knobs)
     ]
@@ -189,6 +206,10 @@ def _next(engine: AdaptiveEngine, report: dict[str, Any], shown: Shown) -> str:
 
 def _seconds(microseconds: int) -> str:
     return f"{max(0, microseconds) / 1e6:.0f} s"
+
+
+def _pairs(numbers: dict[str, float]) -> str:
+    return " ".join(f"{name}={_number(value)}" for name, value in numbers.items())
 
 
 def _number(value: float) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -19,9 +20,9 @@ def trial(seed=1, rules=RULES, **changes):
     return Trial("t", seed, {"x": 2.0}, {"x": 1.0}, rules, **changes)
 
 
-def run(chance, effect=0.0, scatter=0.02, seed=1, rules=RULES):
+def run(chance, effect=0.0, scatter=0.02, seed=1, rules=RULES, watch=False):
     """A world with groups unlike each other, moods that all share, and noise in every cell."""
-    tried, now = trial(seed, rules), 0
+    tried, now = trial(seed, rules, watch=watch), 0
     own = [chance.gauss(0.8, 0.2) for _ in range(rules.groups)]
     for _ in range(rules.rounds + 1):
         tried.begin(now)
@@ -102,6 +103,25 @@ def test_a_round_that_is_bad_as_noise_is_ends_nothing():
     assert {(verdict.kind, verdict.rounds) for verdict in alone} == {("harmful", 0)}
 
 
+def test_a_watch_takes_back_what_the_former_numbers_beat_and_keeps_the_rest():
+    chance = random.Random(5)
+    beaten, _ = run(chance, effect=-0.1, watch=True)  # the former numbers, where they are back, lose less
+    assert (beaten.kind, beaten.takes_back, beaten.promotes) == ("taken_back", True, False)
+    assert beaten.p <= 0.01 and beaten.difference < 0 and "the former numbers: objective -" in beaten.told
+    assert run(chance, effect=0.0, watch=True)[0].kind == "kept"
+    assert run(chance, effect=+0.05, watch=True)[0].kind == "kept"
+    for_nothing = sum(run(chance, seed=seed, watch=True)[0].takes_back for seed in range(200))
+    assert for_nothing <= 6, for_nothing  # two of 200 are to be expected by chance
+
+
+def test_a_watch_ends_in_its_first_round_where_the_difference_is_plain():
+    far_worse, tried = run(random.Random(1), effect=-1.0, watch=True)
+    assert (far_worse.kind, tried.round, far_worse.p) == ("taken_back", 0, None) and far_worse.difference < 0
+    far_better, tried = run(random.Random(1), effect=+1.0, watch=True)
+    assert (far_better.kind, tried.round) == ("kept", 0) and "the former numbers were" in far_better.told
+    assert run(random.Random(1), effect=-1.0)[0].promotes  # a trial never ends early in the candidate's favour
+
+
 def test_a_round_waits_for_every_group_and_not_for_ever():
     tried = trial()
     tried.take({0: Sums(1000, 1.0, 1.0, 1)})  # not in force yet
@@ -144,3 +164,34 @@ def test_candidates_go_to_both_sides_and_on_where_it_was_better():
     assert max(up[2], down[2]) == 1.0
     assert first.after(True) == first
     assert first.after(False).after(False) == Search(1, 1)
+
+
+def limited(watch, turn, rest, before=(190, 2)):
+    """The verdict within a round, by (covered, alarms) of 200 forecasts of the group with the turn, and of others."""
+    tried = trial(watch=watch, rules=replace(RULES, harm_max=9.0))  # whatever the objective says
+    for now, here in ((0, before), (10, turn)):
+        tried.begin(now)
+        around = before if now == 0 else rest
+        told = {group: here if group == tried.turn else around for group in range(4)}
+        tried.take({group: Sums(200, 200.0, 200.0, *counts) for group, counts in told.items()})
+        verdict = tried.step(now + 10)
+    return verdict
+
+
+FINE, NARROW, LOUD = (190, 2), (150, 2), (190, 30)  # a coverage of 0.75; alarms at 0.15 of the ticks
+
+
+@pytest.mark.parametrize("bad, told", [(NARROW, "coverage 0.75"), (LOUD, "alarms at 0.15")], ids=["bands", "alarms"])
+def test_a_candidate_that_alone_passes_a_limit_ends_within_the_round(bad, told):
+    found = limited(False, bad, FINE)
+    assert found.kind == "harmful" and found.told.startswith(told)
+    assert limited(False, bad, bad) is None  # all do: that is the market
+    assert limited(False, bad, FINE, before=bad) is None  # so did this group without it
+    assert limited(False, FINE, FINE) is None
+
+
+@pytest.mark.parametrize("bad", [NARROW, LOUD], ids=["bands", "alarms"])
+def test_promoted_numbers_that_pass_a_limit_are_taken_back_and_former_ones_that_do_are_not_wanted(bad):
+    assert limited(True, FINE, bad, before=bad).kind == "taken_back"
+    assert limited(True, bad, FINE).kind == "kept"
+    assert limited(True, bad, bad, before=bad) is None

@@ -146,3 +146,23 @@ def test_gains_that_measure_or_move_nothing_are_refused(wrong):
 def test_schedules_without_meaning_are_refused(wrong):
     with pytest.raises(BadRules, match=next(iter(wrong))):
         SpsaConfig(**wrong)
+
+
+def test_a_drift_gives_gradients_of_either_sign_and_no_way_to_go():
+    """Which way is measured first is drawn for each knob in each cycle, so what the second side has more of cancels."""
+    spsa, now, cycles = Spsa(42, 3, config=SpsaConfig(eval_window_digests=5)), 0.0, 4000
+    gradients = []
+    for _ in range(cycles):
+        spsa.start_plus_perturbation(spsa.generate_perturbation())
+        found = None
+        while found is None:
+            while not spsa.has_enough_samples():
+                now += 0.001  # worse with time, whatever the knobs are
+                spsa.record_objective(now)
+            found = spsa.complete_eval_window()
+        gradients.append(found[0])
+    for slopes in zip(*gradients, strict=True):
+        size = sum(map(abs, slopes)) / cycles
+        assert size > 0.3  # each alone is misled
+        assert abs(sum(slopes) / cycles) < 3 * size / math.sqrt(cycles)
+        assert 0.47 < sum(slope > 0 for slope in slopes) / cycles < 0.53
