@@ -208,17 +208,15 @@ def test_the_cache_keeps_the_newest_programs_only(make_toy_program, tmp_path, mo
 
 
 SECOND_START = """
-import hashlib, json, sys, time
+import hashlib, json, sys
 import numpy as np
 from predictor_core import PredictorConfig, Program
 program = Program(PredictorConfig(), cache_dir=sys.argv[1])
-start = time.perf_counter()
 program.compile()
-seconds = time.perf_counter() - start
 ticks = np.arange(40)
 rows, results = program.run(program.cold(1), ticks * 0, np.sin(ticks), ticks + 1, ticks + 1)
 digest = hashlib.sha256(rows.tobytes() + results.tobytes()).hexdigest()
-print(json.dumps([program.fingerprint.hex(), program.compilations, seconds, digest]))
+print(json.dumps([program.fingerprint.hex(), program.compilations, digest]))
 """
 
 
@@ -228,9 +226,7 @@ def test_a_second_process_starts_from_the_cache_with_the_same_bits(program):
     ticks = np.arange(40)
     rows, results = program.run(program.cold(1), ticks * 0, np.sin(ticks), ticks + 1, ticks + 1)
     digest = hashlib.sha256(rows.tobytes() + results.tobytes()).hexdigest()
-    fingerprint, compilations, seconds, other_digest = answer
-    assert (fingerprint, compilations, other_digest) == (program.fingerprint.hex(), 0, digest)
-    assert seconds < 5  # measured: 0.3
+    assert answer == [program.fingerprint.hex(), 0, digest]
 
 
 def test_a_fingerprint_follows_the_source_that_the_program_is_made_of(tmp_path):

@@ -96,7 +96,7 @@ def test_without_a_window_a_tick_is_taken_at_once_and_with_one_it_waits_for_othe
             await bench.send(1)
             await asyncio.sleep(0.01)
         await bench.applied(6)
-        assert 1.0 <= time.monotonic() - began_s < 5.0
+        assert time.monotonic() - began_s >= 1.0
 
     asyncio.run(bench.run(play))
     assert bench.device.sizes == [1, 5]
