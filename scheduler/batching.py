@@ -1,7 +1,7 @@
 """Forms micro-batches: which ticks go through the graph together.
 
 What is taken from a partition is always a prefix of its backlog, so its cursor can follow. Work-conserving: whenever
-a ready partition has a tick, something is taken, and nobody waits for a batch to fill. Fair: partitions come in the
+a partition has a tick, something is taken, and nobody waits for a batch to fill. Fair: partitions come in the
 order of their oldest tick, each is offered an equal share first, and what is left goes in the same order. A hot asset
 ends the prefix of its own partition, and of no other.
 
@@ -44,7 +44,6 @@ class Backlog:
     partition: int
     oldest_ns: int
     asset_codes: np.ndarray  # One small integer (0 to 2**31 - 1) per tick; equal codes mean the same asset.
-    ready: bool = True  # False while its rows are being loaded, or it must not be taken for another reason.
 
 
 def room(buffered: int, limits: BatchLimits) -> int:
@@ -56,7 +55,7 @@ def room(buffered: int, limits: BatchLimits) -> int:
 
 def take(backlogs: Sequence[Backlog], limits: BatchLimits) -> dict[int, int]:
     """Says how many ticks to take from the front of each partition; partitions that give none are left out."""
-    waiting = sorted((b for b in backlogs if b.ready and len(b.asset_codes)), key=lambda b: (b.oldest_ns, b.partition))
+    waiting = sorted((b for b in backlogs if len(b.asset_codes)), key=lambda b: (b.oldest_ns, b.partition))
     taken = {b.partition: _Prefix(0, 0, False) for b in waiting}
     ticks_left, rows_left = limits.ticks_max, limits.rows_max
     for share in (len(waiting), 1):

@@ -17,17 +17,17 @@ limits_of_any_size = st.builds(
     tick_bytes=st.integers(1, 20),
 )
 waiting = st.lists(
-    st.tuples(st.integers(0, 10), st.lists(st.integers(0, 12), max_size=40), st.booleans()), max_size=6
+    st.tuples(st.integers(0, 10), st.lists(st.integers(0, 12), max_size=40)), max_size=6
 ).map(
     lambda found: [
-        Backlog(p, oldest, np.array(codes, dtype=np.int32) + 100 * p, ready)
-        for p, (oldest, codes, ready) in enumerate(found)
+        Backlog(p, oldest, np.array(codes, dtype=np.int32) + 100 * p)
+        for p, (oldest, codes) in enumerate(found)
     ]
 )
 
 
-def backlog(partition, codes, oldest_ns=0, ready=True):
-    return Backlog(partition, oldest_ns, np.asarray(codes), ready)
+def backlog(partition, codes, oldest_ns=0):
+    return Backlog(partition, oldest_ns, np.asarray(codes))
 
 
 @given(waiting, limits_of_any_size)
@@ -38,7 +38,7 @@ def test_no_cap_is_ever_passed(backlogs, limits):
     assert sum(counts.values()) <= limits.ticks_max
     assert sum(len(set(codes)) for codes in batch.values()) <= limits.rows_max
     for partition, codes in batch.items():
-        assert 0 < counts[partition] <= len(backlogs[partition].asset_codes) and backlogs[partition].ready
+        assert 0 < counts[partition] <= len(backlogs[partition].asset_codes)
         assert max(Counter(codes).values()) <= limits.ticks_per_asset_max
         assert len(codes) * limits.tick_bytes <= limits.bytes_max
 
@@ -51,7 +51,7 @@ def test_whatever_is_left_behind_would_pass_a_cap(backlogs, limits):
     rows_left = limits.rows_max - sum(len(set(b.asset_codes[: counts.get(b.partition, 0)])) for b in backlogs)
     for b in backlogs:
         count = counts.get(b.partition, 0)
-        if not b.ready or count == len(b.asset_codes):
+        if count == len(b.asset_codes):
             continue
         codes = b.asset_codes[: count + 1].tolist()
         assert (
@@ -64,8 +64,8 @@ def test_whatever_is_left_behind_would_pass_a_cap(backlogs, limits):
 
 @given(waiting, limits_of_any_size)
 @settings(max_examples=60)
-def test_something_is_taken_whenever_a_ready_partition_has_a_tick(backlogs, limits):
-    assert bool(take(backlogs, limits)) == any(b.ready and len(b.asset_codes) for b in backlogs)
+def test_something_is_taken_whenever_a_partition_has_a_tick(backlogs, limits):
+    assert bool(take(backlogs, limits)) == any(len(b.asset_codes) for b in backlogs)
 
 
 @given(waiting, limits_of_any_size)
