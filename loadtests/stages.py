@@ -15,7 +15,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvloop
@@ -41,7 +41,7 @@ PATH = [
     (worker.pipeline, "work_of"),
     (IdentityDevice, "_run"),
     (Pipeline, "_observe"),
-    (worker.pipeline, "commit_of"),
+    (worker.pipeline, "commits_of"),
     (state_store.partition, "build"),
     (state_store.partition, "executed"),
     (Connection, "send"),
@@ -69,7 +69,8 @@ class Clock:
         def timed(*given: Any, **named: Any) -> Any:
             started = time.thread_time()
             try:
-                return function(*given, **named)
+                made = function(*given, **named)
+                return iter(list(made)) if isinstance(made, Iterator) else made
             finally:
                 self.seconds[stage] += time.thread_time() - started
                 self.calls[stage] += 1

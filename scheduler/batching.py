@@ -1,9 +1,11 @@
 """Forms micro-batches: which ticks go through the graph together.
 
 What is taken from a partition is always a prefix of its backlog, so its cursor can follow. Work-conserving: whenever
-a partition has a tick, something is taken, and nobody waits for a batch to fill. Fair: partitions come in the
-order of their oldest tick, each is offered an equal share first, and what is left goes in the same order. A hot asset
-ends the prefix of its own partition, and of no other.
+a partition has a tick, something is taken, and nobody waits for a batch to fill. Fair: partitions come in the order in
+which they were last taken from, some at a time; each of those is offered an equal share first, and what is left goes in
+the same order. A hot asset ends the prefix of its own partition, and of no other.
+
+Some at a time, since a tick waits for its whole micro-batch three times over: before the graph, in it, and behind it.
 
 Pure, and no Python per tick: a backlog is an array of asset codes.
 """
@@ -20,6 +22,7 @@ from scheduler.errors import BadRules
 class BatchLimits:
     """What one micro-batch may hold, and what may wait in memory for the next ones."""
 
+    partitions_max: int = 8
     ticks_max: int = 8_192
     rows_max: int = 4_096  # Distinct assets.
     ticks_per_asset_max: int = 16
@@ -42,6 +45,7 @@ class Backlog:
     """Ticks of one partition that were read and not yet taken, the oldest first."""
 
     partition: int
+    turn: int  # Grows from take to take: when the partition was taken from last.
     oldest_ns: int
     asset_codes: np.ndarray  # One small integer (0 to 2**31 - 1) per tick; equal codes mean the same asset.
 
@@ -55,7 +59,8 @@ def room(buffered: int, limits: BatchLimits) -> int:
 
 def take(backlogs: Sequence[Backlog], limits: BatchLimits) -> dict[int, int]:
     """Says how many ticks to take from the front of each partition; partitions that give none are left out."""
-    waiting = sorted((b for b in backlogs if len(b.asset_codes)), key=lambda b: (b.oldest_ns, b.partition))
+    able = (backlog for backlog in backlogs if len(backlog.asset_codes))
+    waiting = sorted(able, key=lambda b: (b.turn, b.oldest_ns, b.partition))[: limits.partitions_max]
     taken = {b.partition: _Prefix(0, 0, False) for b in waiting}
     ticks_left, rows_left = limits.ticks_max, limits.rows_max
     for share in (len(waiting), 1):

@@ -53,6 +53,13 @@ class Meta:
     oldest: int = 0  # The first generation whose keys are still kept.
     next_partitions: int = 0  # While the fleet moves: how many the next generation will have.
     moved_ms: int = 0  # When it moved last, by the server's clock.
+    openings: tuple[int, ...] = ()  # The number under which each later generation was opened.
+    next_opening: int = 0  # While the next one is opened: its number.
+
+    @property
+    def opening(self) -> int:
+        """Of this generation: one that a failover took back and that was made anew has another number."""
+        return self.openings[-1] if self.generation else 0
 
     def of(self, generation: int) -> "Meta":
         """The same fleet as it was in a generation before; raises StoreUnavailable for one that is not there yet."""
@@ -63,7 +70,9 @@ class Meta:
                 f"The fleet is in generation {self.generation} of its partitions: a failover took it back from "
                 f"{generation}. See `predictor repartition --status`."
             )
-        return replace(self, partitions=self.past[generation], generation=generation, past=self.past[:generation])
+        past, openings = self.past[:generation], self.openings[:generation]
+        partitions = self.past[generation]
+        return replace(self, partitions=partitions, generation=generation, past=past, openings=openings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 A producer numbers its ticks per partition from 1. The server remembers the highest number it took, so a repeated
 send is skipped, and a number too high shows that the server lost acknowledged ticks in a failover: the producer is
 told where to resume. A later session under the same name fences the earlier one. A closed partition answers what it
-has taken, and takes no more: the rest belongs to the next generation of partitions.
+has taken, and takes no more: the rest belongs to the next generation of partitions. So does one that was opened again
+after a failover, under another number.
 
 Of a frame the script takes all or nothing. What it has in part, or has no room for, comes again as another frame. Every
 key that it reads is there after the first call: in a Redis Cluster, a slot that is open to move refuses a script of
@@ -22,13 +23,13 @@ from state_store.wire import encode
 
 PRODUCERS_MAX = 256  # More than these: those idle for long are forgotten.
 PRODUCER_IDLE_MS = 86_400_000
-_WORDS_BEFORE_TICKS = 7
+_WORDS_BEFORE_TICKS = 8
 _REQUEST = itemgetter(3)
 WORDS_OF_TICK = 4  # asset value time request; of a frame, told by how it opens: '' count frame ''
 Tick = tuple[bytes, float, int, bytes]  # asset value time request
 
 # KEYS: ticks producers control frames
-# ARGV: producer session first_sequence resume backlog_max producers_max idle_ms, then asset value time request ...
+# ARGV: producer session first_sequence resume backlog_max producers_max idle_ms opening, then asset value time request
 # reply: code last detail         OK | FULL: taken up to last | GAP: goes on after last | STALE | SEALED | MOVED
 #                                 of FULL: for how many more there is room, fewer than the next frame has
 _INGEST_LUA = (
@@ -45,7 +46,7 @@ if kept then
   if tonumber(kept_session) > session then return {'STALE', 0, ''} end
   if tonumber(kept_session) == session then last = tonumber(kept_last) end
 end
-if c[5] or to_open and not c[6] then return {'MOVED', last, c[5] or ''} end
+if c[5] or to_open and c[6] ~= ARGV[8] then return {'MOVED', last, c[5] or ''} end
 if first > last + 1 then
   if ARGV[4] ~= '1' then return {'GAP', last, ''} end
   last = first - 1
@@ -59,7 +60,7 @@ local room = tonumber(ARGV[5]) - backlog_of(stream['length'] or 0, framed, tail,
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local before, more, code, detail, number = last, 0, 'OK', '', first
-for i = 8, #ARGV, 4 do
+for i = 9, #ARGV, 4 do
   local framed_here = ARGV[i] == '' and string.byte(ARGV[i + 2]) == FRAME_VERSION
   local count = framed_here and tonumber(ARGV[i + 1]) or 1
   if count < 1 or count > FRAME_TICKS_MAX or count % 1 ~= 0 then count = 1 end
@@ -126,6 +127,7 @@ def ingest_call(
     keys: PartitionKeys,
     name: str,
     session: int,
+    opening: int,
     first: int,
     resume: bool,
     backlog_max: int,
@@ -135,8 +137,8 @@ def ingest_call(
     """Writes the call for ticks numbered from `first`."""
     head = ("EVALSHA", _SHA, "4", keys.ticks, keys.producers, keys.control, keys.frames)
     told = (name, str(session), str(first), str(int(resume)), str(backlog_max), str(PRODUCERS_MAX))
-    opening = encode(*head, *told, str(PRODUCER_IDLE_MS))
-    _, _, words = opening.partition(b"\r\n")
+    call = encode(*head, *told, str(PRODUCER_IDLE_MS), str(opening))
+    _, _, words = call.partition(b"\r\n")
     sent = list(_in_frames(ticks) if frames else map(_alone, ticks))
     count = len(head) + _WORDS_BEFORE_TICKS + WORDS_OF_TICK * len(sent)
     return b"*%d\r\n%b%b" % (count, words, b"".join(sent))

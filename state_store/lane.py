@@ -54,8 +54,9 @@ class Sender:
     """What all lanes of a producer have in common."""
 
     name: str
-    session: int
-    keys: Keys  # Of the generation of partitions to which it sends.
+    session: int  # Of the generation of partitions to which it sends, as are these two:
+    opening: int
+    keys: Keys
     limits: ProducerLimits
     route: Route
     relocate: Callable[[int, Outbox], None]  # Gives an outbox to the lane of the node that has its partition now.
@@ -159,8 +160,9 @@ class Lane:
             outbox.kept.clear()  # A server that has forgotten us since has not lost these.
         ticks = outbox.head(outbox.fits or self._limits.batch_size_max)
         first, backlog_max = outbox.acknowledged + 1, self._limits.backlog_max
-        keys, name, session = self._sender.keys.of(partition), self._sender.name, self._sender.session
-        return ingest_call(keys, name, session, first, outbox.resume, backlog_max, ticks, self._sender.frames)
+        to = self._sender
+        who = to.keys.of(partition), to.name, to.session, to.opening
+        return ingest_call(*who, first, outbox.resume, backlog_max, ticks, to.frames)
 
     def _settle(self, partition: int, outbox: Outbox, reply: Any) -> None:
         """Follows the server's answer for one partition."""

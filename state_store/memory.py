@@ -117,7 +117,7 @@ class MemoryPartition:
     seal: str = ""
     closed: bool = False
     drained: bool = False
-    opened: bool = False
+    opened: int = 0
     wanted_by: str = ""
     marks: list[Mark] = field(default_factory=list)
     ticks: Log = field(default_factory=Log)
@@ -296,11 +296,10 @@ class MemoryStateStore:
         if self._meta().generation == meta.generation:
             self._count_carried(meta)
         await self._fault("end.open", -1)
-        for partition in range(meta.next_partitions):
-            self.memory.partition(partition, meta.generation + 1).opened = True
+        number = self._open_next(meta)
         await self._fault("end.switch", -1)
         now = self._meta()
-        if (now.generation, now.next_partitions) == (meta.generation, meta.next_partitions):
+        if (now.generation, now.next_opening) == (meta.generation, number):
             self.memory.meta = replace(
                 now,
                 partitions=now.next_partitions,
@@ -308,8 +307,22 @@ class MemoryStateStore:
                 past=(*now.past, now.partitions),
                 next_partitions=0,
                 moved_ms=self.memory.clock_ms(),
+                openings=(*now.openings, number),
+                next_opening=0,
             )
         return await self.read_meta()
+
+    def _open_next(self, meta: Meta) -> int:
+        """Opens the next partitions under a number higher than any before; gives it, or 0 when somebody was faster."""
+        now = self._meta()
+        if (now.generation, now.next_partitions) != (meta.generation, meta.next_partitions):
+            return 0
+        homes = [self.memory.partition(partition, meta.generation + 1) for partition in range(meta.next_partitions)]
+        number = 1 + max(1000 * self.memory.clock_ms(), now.next_opening, *(home.opened for home in homes))
+        self.memory.meta = replace(now, next_opening=number)
+        for home in homes:
+            home.opened = number
+        return number
 
     def _count_carried(self, meta: Meta) -> None:
         old = [self._kept(partition) for partition in range(meta.partitions)]

@@ -12,6 +12,8 @@ from state_store.refusals import refusal
 from state_store.route import Route
 from state_store.wire import ServerError, encode
 
+OPENED = 1  # What earlier versions noted instead of a number.
+
 
 def encode_meta(meta: Meta) -> dict[str, str]:
     """Writes the fields of the `meta` hash; what was never changed is left out."""
@@ -22,27 +24,35 @@ def encode_meta(meta: Meta) -> dict[str, str]:
         "fields": json.dumps(meta.fields, sort_keys=True),
     }
     if meta.generation:
-        past = ",".join(map(str, meta.past))
-        made |= {"generation": str(meta.generation), "past": past, "oldest": str(meta.generation)}
+        past, openings = ",".join(map(str, meta.past)), ",".join(map(str, meta.openings))
+        made |= {"generation": str(meta.generation), "oldest": str(meta.generation)}
+        made |= {"past": past, "openings": openings}
     return made
 
 
 def decode_meta(kept: Mapping[bytes, bytes], where: str) -> Meta:
     """Reads the `meta` hash."""
     try:
+        generation = int(kept.get(b"generation", 0))
         return Meta(
             partitions=int(kept[b"partitions"]),
             layout=bytes.fromhex(kept[b"layout"].decode()),
             fields=json.loads(kept[b"fields"]),
             schema=int(kept[b"schema"]),
-            generation=int(kept.get(b"generation", 0)),
-            past=tuple(int(count) for count in kept.get(b"past", b"").split(b",") if count),
+            generation=generation,
+            past=_numbers(kept.get(b"past", b"")),
             oldest=int(kept.get(b"oldest", 0)),
             next_partitions=int(kept.get(b"next_partitions", 0)),
             moved_ms=int(kept.get(b"moved_ms", 0)),
+            openings=_numbers(kept.get(b"openings", b"")) or (OPENED,) * generation,
+            next_opening=int(kept.get(b"next_opening", 0)),
         )
     except (KeyError, ValueError) as error:
         raise WrongServer(f"{where}: its meta cannot be read ({error}): take another namespace.") from error
+
+
+def _numbers(text: bytes) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(b",") if number)
 
 
 def compare_meta(kept: Meta, wanted: Meta, where: str) -> None:

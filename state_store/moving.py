@@ -4,7 +4,8 @@
     close    each old log gets the last possible id, so that neither script nor plain XADD can append; workers go on
     drain    once cursor and stored states are at its end, the lease is taken away for good: nothing changes any more
     carry    states and newest predictions are copied to the next homes of their assets
-    end      every new partition is opened, which ends the copying, then one HSET on meta makes them the current ones
+    end      every new partition is opened, which ends the copying, then one HSET on meta makes them the current ones;
+             all under one number, by which a producer tells them from any that a failover took
 
 A copy that comes late finds its new partition open and writes nothing. What is not open takes no numbered tick and no
 worker: a failover may take the fleet back before the copying. The old logs stay closed for ever, emptied by
@@ -75,15 +76,32 @@ redis.call('HSET', KEYS[2], unpack(ARGV))
 return 1
 """
 
-# KEYS: meta    ARGV: generation, partitions of the next
-_END_LUA = """
-local kept = redis.call('HMGET', KEYS[1], 'generation', 'next_partitions', 'partitions', 'past')
+# KEYS: meta    ARGV: generation, partitions of the next, the least that will do    reply: the number, or 0
+_NUMBER_LUA = """
+local kept = redis.call('HMGET', KEYS[1], 'generation', 'next_partitions', 'next_opening')
 if (kept[1] or '0') ~= ARGV[1] or kept[2] ~= ARGV[2] then return 0 end
 local t = redis.call('TIME')
+local number = math.max(t[1] * 1e6 + t[2], tonumber(kept[3] or '0') + 1, tonumber(ARGV[3]))
+redis.call('HSET', KEYS[1], 'next_opening', string.format('%.0f', number))
+return number
+"""
+
+# KEYS: control    ARGV: number    of a new partition; whoever took a higher one ends the move
+_OPEN_LUA = """
+if tonumber(redis.call('HGET', KEYS[1], 'opened') or '0') < tonumber(ARGV[1]) then
+  redis.call('HSET', KEYS[1], 'opened', ARGV[1])
+end
+"""
+
+# KEYS: meta    ARGV: generation, partitions of the next, its number, the numbers of all with it
+_END_LUA = """
+local kept = redis.call('HMGET', KEYS[1], 'generation', 'next_partitions', 'partitions', 'past', 'next_opening')
+if (kept[1] or '0') ~= ARGV[1] or kept[2] ~= ARGV[2] or kept[5] ~= ARGV[3] then return 0 end
+local t = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'generation', tonumber(ARGV[1]) + 1, 'partitions', ARGV[2],
-  'past', (kept[4] and kept[4] .. ',' or '') .. kept[3],
+  'past', (kept[4] and kept[4] .. ',' or '') .. kept[3], 'openings', ARGV[4],
   'moved_ms', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)))
-redis.call('HDEL', KEYS[1], 'next_partitions')
+redis.call('HDEL', KEYS[1], 'next_partitions', 'next_opening')
 return 1
 """
 
@@ -191,11 +209,16 @@ class Moving:
                 if there != here:
                     raise MoveRefused(f"{here} of {there} {name} were carried over: give the same command again.")
             await lasting.replicated()  # A draining that a failover undid could not be copied again into what is open.
-            for keys in new:
-                await lasting.ask("HSET", keys.control, "opened", "1")
-            await lasting.replicated()
             words = (str(meta.generation), str(meta.next_partitions))
-            await lasting.ask("EVAL", _END_LUA, 1, self._keys.meta, *words)
+            before = [int(await lasting.ask("HGET", keys.control, "opened") or 0) for keys in new]
+            least = str(max(before) + 1)
+            number = await lasting.ask("EVAL", _NUMBER_LUA, 1, self._keys.meta, *words, least)
+            for keys in new:
+                await lasting.ask("EVAL", _OPEN_LUA, 1, keys.control, str(number))
+            await lasting.replicated()
+            openings = ",".join(map(str, (*meta.openings, number)))
+            if not await lasting.ask("EVAL", _END_LUA, 1, self._keys.meta, *words, str(number), openings):
+                raise MoveRefused("Somebody else ends this move too: see `predictor repartition --status`.")
 
     async def forget(self, meta: Meta) -> None:
         """Empties the generations before this one; refuses where ticks were left behind."""

@@ -2,8 +2,9 @@
 
     generation g: every partition is closed, what each has taken is known   -->   g + 1: what waits, in new outboxes
 
-A failover may take the fleet back to a generation before, ticks and all. Nothing of the later one is there any more,
-then; so the outboxes of before go on as they were closed, and what went to the later ones waits in them again.
+A failover may take the fleet back to a generation before, ticks and all, and it may have gone on from there since: then
+its later generation was opened under another number. So the outboxes of before go on as they were closed, and what the
+later ones have lost waits in them again. Whatever is sent to a generation anew is numbered in a session of its own.
 """
 
 from collections.abc import Callable
@@ -17,19 +18,24 @@ from state_store.outbox import Outbox
 class Outboxes:
     """One for each partition that has been sent to; `asset_of` reads the asset out of a tick that waits."""
 
-    def __init__(self, meta: Meta, rewind_max: int, asset_of: Callable[[Any], bytes]):
-        self.generation, self.partitions = meta.generation, meta.partitions
+    def __init__(self, meta: Meta, rewind_max: int, asset_of: Callable[[Any], bytes], session: int = 0):
+        self.generation, self.partitions, self.opening = meta.generation, meta.partitions, meta.opening
+        self.session = self._last_session = session
         self.by_partition: dict[int, Outbox] = {}
         self._rewind_max, self._asset_of = rewind_max, asset_of
         self._before: Outboxes | None = None
-        self._lost_since = 0  # In a later generation, which is gone.
-        self._asked: int | None = None  # Where the fleet was when all partitions were asked last.
+        self._taken_since = self._lost_since = 0  # In a later generation, which is gone.
+        self._asked: tuple[int, int] | None = None  # Where the fleet was when all partitions were asked last.
 
     @property
     def accepted(self) -> int:
         """Ticks that the server has taken, in this generation and before."""
         before = self._before.accepted if self._before is not None else 0
-        return before + sum(outbox.acknowledged - outbox.lost for outbox in self.by_partition.values())
+        return before + self._taken_since + self._taken
+
+    @property
+    def _taken(self) -> int:
+        return sum(outbox.acknowledged - outbox.lost for outbox in self.by_partition.values())
 
     @property
     def lost(self) -> int:
@@ -48,11 +54,12 @@ class Outboxes:
         They are asked again and again while one is closed: a failover may open it, or take back what it had.
         """
         every = self.by_partition.values()
-        if self._asked == meta.generation and any(outbox.unsure for outbox in every):
+        here, there = (self.generation, self.opening), (meta.generation, meta.opening)
+        if self._asked == there and any(outbox.unsure for outbox in every):
             return False
-        if self._asked == meta.generation != self.generation and all(outbox.closed for outbox in every):
+        if self._asked == there != here and all(outbox.closed for outbox in every):
             return True
-        self._asked = meta.generation
+        self._asked = there
         for outbox in every:
             outbox.unsure = True
         return False
@@ -67,9 +74,9 @@ class Outboxes:
     def moved_to(self, meta: Meta) -> "Outboxes":
         """Those of another generation, with all that waits, every asset's ticks in their order."""
         assert all(outbox.closed and not outbox.unsure for outbox in self.by_partition.values())
-        if meta.generation < self.generation:
+        if meta.generation < self.generation or meta.of(self.generation).opening != self.opening:
             return self._gone_back(meta)
-        after = Outboxes(meta, self._rewind_max, self._asset_of)
+        after = self._next(meta)
         after._before = self
         if self._before is not None:
             self._before._forget()
@@ -79,11 +86,16 @@ class Outboxes:
         return after
 
     def _gone_back(self, meta: Meta) -> "Outboxes":
-        before = self._before or Outboxes(meta, self._rewind_max, self._asset_of)
+        before = self._before or self._next(meta)
+        before._last_session = max(before._last_session, self._last_session)
+        before._taken_since += self._taken_since + self._taken
         before._lost_since += self._lost_since + sum(outbox.lost for outbox in self.by_partition.values())
         before._add([tick for outbox in self.by_partition.values() for tick in outbox.waiting])
         before._asked = None  # The fleet may be further back still: then these are asked, and go back in their turn.
         return before
+
+    def _next(self, meta: Meta) -> "Outboxes":
+        return type(self)(meta, self._rewind_max, self._asset_of, self._last_session + 1)
 
     def _add(self, ticks: list[Any]) -> None:
         for tick in ticks:

@@ -84,9 +84,9 @@ class TickProducer:
     async def __aenter__(self) -> "TickProducer":
         meta, (seconds, microseconds) = await look_at_fleet(self._route, self._keys)
         self._keys = replace(self._keys, generation=meta.generation)
-        self._outboxes = Outboxes(meta, self.limits.rewind_max, asset_of)
         session = int(seconds) * 1_000_000 + int(microseconds)
-        shared = (self.name, session, self._keys, self.limits, self._route)
+        self._outboxes = Outboxes(meta, self.limits.rewind_max, asset_of, session)
+        shared = (self.name, session, meta.opening, self._keys, self.limits, self._route)
         self._sender = Sender(*shared, self._relocate, self._announce, self._follow, self.frames)
         return self
 
@@ -244,6 +244,7 @@ class TickProducer:
             lane.outboxes.clear()
         self._outboxes = self._outboxes.moved_to(meta)
         self._keys = self._sender.keys = replace(self._keys, generation=self._outboxes.generation)
+        self._sender.session, self._sender.opening = self._outboxes.session, self._outboxes.opening
         for partition, outbox in self._outboxes.by_partition.items():
             self._relocate(partition, outbox)
 

@@ -107,7 +107,7 @@ async def restore(store: RedisStateStore, logs: Logs, backup: Backup, partitions
 async def _open(logs: Logs, fleet: Meta) -> None:
     """Nothing of a fleet that begins in a later generation has to be carried over before."""
     for partition in range(fleet.partitions if fleet.generation else 0):
-        await logs.looking.ask("HSET", logs.keys.of(partition).control, "opened", "1")
+        await logs.looking.ask("HSET", logs.keys.of(partition).control, "opened", str(fleet.opening))
 
 
 @asynccontextmanager

@@ -55,6 +55,7 @@ class Holding:
         self.attempts = lease.attempts
         self.meter = TenantMeter()
         self.takes = 0
+        self.last_take = 0  # among those of all partitions
         self.quarantined: set[int] = set()
         self.space = asyncio.Event()
         self._settled = asyncio.Event()
@@ -98,7 +99,6 @@ class Holding:
         if not len(chunk):
             self._chunks.popleft()
         self.buffered -= count
-        self.space.set()
         self.takes += 1
         self.unwritten_batches += 1
         self.unwritten_ticks += count

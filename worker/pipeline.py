@@ -19,6 +19,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,7 @@ from worker.tracing import Moments, Tracing, noted
 READ_BLOCK_MS = 500
 CROWDED_S = 10.0
 FULL_PAUSE_S = 0.5
+REST_S_MIN = 0.001
 STALL_S = 0.25  # how long a stage waits for its slowest partition
 QUARANTINED = "the stored state of this asset is corrupt"
 DEADLY = "this tick ended its worker each time it was tried"
@@ -68,10 +71,11 @@ class Pipeline:
         generations: Generations,
         clock: Callable[[], float] = time.monotonic,
         window_s: float = 0.0,
+        rest_s: float = 0.0,
         storing: StoringRules | None = None,
     ) -> None:
         self.store, self.device, self.shedder, self.metrics = store, device, shedder, metrics
-        self.clock, self.generations = clock, generations
+        self.clock, self.generations, self.rest_s = clock, generations, rest_s
         self.storing = Storing(storing or StoringRules())
         self.rows = Keeping(store, device.table, device.program.layout_fingerprint, metrics)
         self.succession = Succession(store, device, self.rows, generations, shedder.depth)
@@ -87,6 +91,8 @@ class Pipeline:
         self._crowded_until_s = -math.inf
         self._first_s: float | None = None  # when the first tick of the next micro-batch was there
         self._readers: dict[int, asyncio.Task] = {}
+        self._takes = 0
+        self._resting: dict[Holding, float] = {}  # since when; their last take left nothing
         self._arrived = asyncio.Event()
         self._wanted = asyncio.Event()  # no micro-batch waits for the graph: one formed earlier would only be smaller
         self._wanted.set()
@@ -107,7 +113,7 @@ class Pipeline:
 
     async def let_go(self, holding: Holding) -> None:
         """Takes no more of this partition's ticks and waits until nothing of it is in flight."""
-        self.holdings.pop(holding.partition, None)
+        self._forget(holding)
         await self._stop_reading(holding)
         await holding.settled()
         await self._alone(holding, self._catch_up(holding, holding.cursor))
@@ -122,7 +128,7 @@ class Pipeline:
     # -- read ---------------------------------------------------------------------------------------------------------
 
     async def _read(self, holding: Holding) -> None:
-        """Reads once for each take, unless a window waits for more: read sooner, ticks only cost more reads."""
+        """Reads once for each take, shortly before the next one, unless a window waits for more."""
         block_ms = 0  # the first look does not wait
         if holding.read_to != holding.cursor:
             await self._alone(holding, self._recall(holding))
@@ -209,12 +215,36 @@ class Pipeline:
             if shares or any(part.done() for part in self._late):
                 self._first_s = None
                 await self._form(shares, knobs)
+                self._let_read(knobs.limits.partitions_max - len(self._able()))
             else:
-                await self._arrived.wait()
+                await self._rest()
         if self._late:
             await asyncio.wait(self._late)
             await self._form({}, self.knobs)
         await self._prepared.put(None)
+
+    def _let_read(self, count: int) -> None:
+        """Lets so many partitions read, for the next micro-batch; sooner, each read would bring fewer ticks."""
+        if self._resting and self._rest_left_s() <= 0:
+            for holding in list(islice(self._resting, max(0, count))):
+                del self._resting[holding]
+                holding.space.set()
+
+    def _rest_left_s(self) -> float:
+        """Of the one that has rested longest; the next ones read together with it."""
+        return next(iter(self._resting.values())) + self.rest_s - self.clock()
+
+    async def _rest(self) -> None:
+        """Waits for ticks, or until the next partitions may read."""
+        self._let_read(self.knobs.limits.partitions_max)
+        left_s = max(REST_S_MIN, self._rest_left_s()) if self._resting else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                await self._arrived.wait()
+
+    def _able(self) -> list[Holding]:
+        """Those that can give ticks."""
+        return [holding for holding in self.holdings.values() if holding.buffered and not holding.held_up]
 
     async def _linger(self, knobs: Knobs) -> bool:
         """Waits for more ticks while a micro-batch would not be full; its window begins with its first tick."""
@@ -231,12 +261,12 @@ class Pipeline:
         return True
 
     def _backlogs(self, limits: BatchLimits) -> list[Backlog]:
-        able = (holding for holding in self.holdings.values() if holding.buffered and not holding.held_up)
-        return [self._backlog(holding, limits) for holding in able]
+        return [self._backlog(holding, limits) for holding in self._able()]
 
     def _backlog(self, holding: Holding, limits: BatchLimits) -> Backlog:
         codes, oldest_ns = holding.ready()
-        return Backlog(holding.partition, oldest_ns, codes[: holding.ticks_max(limits.ticks_max)])
+        codes = codes[: holding.ticks_max(limits.ticks_max)]
+        return Backlog(holding.partition, holding.last_take, oldest_ns, codes)
 
     async def _form(self, shares: dict[int, int], knobs: Knobs) -> None:
         """Puts together what is ready in time; the rest joins a later micro-batch."""
@@ -253,9 +283,15 @@ class Pipeline:
     async def _parts(self, shares: dict[int, int]) -> list[Part]:
         """Those of these shares that are ready in time, and the late ones of earlier that are ready now."""
         begun = {}
+        self._takes += 1
         for partition, count in shares.items():
             holding = self.holdings[partition]
-            begun[self._tasks.create_task(self._part(holding, *holding.take(count)))] = holding
+            holding.last_take, taken = self._takes, holding.take(count)
+            if holding.buffered:
+                holding.space.set()
+            else:
+                self._resting[holding] = self.clock()
+            begun[self._tasks.create_task(self._part(holding, *taken))] = holding
         late = (await asyncio.wait(begun, timeout=STALL_S))[1] if begun else set()
         for part in late:
             begun[part].held_up += 1
@@ -432,13 +468,18 @@ class Pipeline:
         if holding.lost and not holding.in_flight:
             self.device.table.forget(holding)
 
+    def _forget(self, holding: Holding) -> None:
+        """It gives no more ticks."""
+        self.holdings.pop(holding.partition, None)
+        self._resting.pop(holding, None)
+
     def lose(self, holding: Holding, why: str) -> None:
         """Throws away everything of a holding that may no longer be its worker's."""
         if holding.lost:
             return
         holding.lost = True
         holding.space.set()  # lets its reader end
-        self.holdings.pop(holding.partition, None)
+        self._forget(holding)
         self._readers.pop(holding.partition, None)
         self.lost.append(holding)
         self.metrics.lease_events.labels("lost").inc()

@@ -56,7 +56,7 @@ def make_pipeline(settings: Settings, store: StateStore, device: Device, metrics
         ticks_max=min(UNSTORED_TICKS_MAX, worker.predictions_kept - worker.ticks_max),
         rows_at_once=worker.rows_max,
     )
-    waits = {"window_s": worker.window_ms / 1000, "storing": storing}
+    waits = {"window_s": worker.window_ms / 1000, "rest_s": worker.rest_ms / 1000, "storing": storing}
     pipeline = Pipeline(store, device, limits, shedder, metrics, Generations(program), **waits)
     pipeline.quality = Quality(device.table, program.config.quantile_levels, metrics)
     return pipeline

@@ -105,7 +105,7 @@ async def test_the_script_answers_as_the_page_says(fleet):
         async def send(first: int, count: int, session: int = 5, resume: int = 0, backlog_max: int = 100) -> list:
             words = [word for k in range(count) for word in ("gold", "1.5", str(START_NS + k), "")]
             keys = [f"{key}:{name}" for name in ("ticks", "producers", "control", "frames")]
-            told = map(str, ("me", session, first, resume, backlog_max, 256, 86_400_000))
+            told = map(str, ("me", session, first, resume, backlog_max, 256, 86_400_000, 0))
             code, *rest = await redis.ask("EVALSHA", sha1(script.encode()).hexdigest(), "4", *keys, *told, *words)
             return [code.decode(), *rest]
 
@@ -156,7 +156,7 @@ async def test_a_frame_made_by_the_page_is_taken_as_the_page_says(fleet):
         keys = [f"{key}:{name}" for name in ("ticks", "producers", "control", "frames")]
 
         async def send(first: int, *words: str | bytes, backlog_max: int = 100) -> list:
-            told = map(str, ("me", 5, first, 0, backlog_max, 256, 86_400_000))
+            told = map(str, ("me", 5, first, 0, backlog_max, 256, 86_400_000, 0))
             code, *rest = await redis.ask("EVALSHA", sha1(script.encode()).hexdigest(), "4", *keys, *told, *words)
             return [code.decode(), *rest]
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from loadtests import assets_bench, capacity_bench, graph_bench, pipeline_bench, report, results, soak
+from loadtests import assets_bench, capacity_bench, graph_bench, pipeline_bench, report, results, soak, stages
 from loadtests.arena import Shape as ArenaShape
 from predictor_core import PredictorConfig
 from worker.cli import app
@@ -155,6 +155,14 @@ def test_a_file_says_machine_commit_and_date(folder, graph):
     kept = json.loads((folder / "graph.json").read_text())
     assert kept["machine"]["processor"] and kept["machine"]["cores"] >= 1
     assert kept["commit"] and kept["date"].endswith("UTC")
+
+
+def test_every_stage_of_a_workers_path_is_found_and_timed():
+    figures = stages.measure(seconds=1.5, assets=128, partitions=4)
+    assert figures["ticks_per_commit"] > 1 and figures["whole_us_per_tick"] > 0
+    assert len(figures["stages"]) == len(stages.PATH) + 1
+    timed = {name: stage for name, stage in figures["stages"].items() if "collector" not in name}
+    assert all(stage["us_per_tick"] > 0 for stage in timed.values()), timed
 
 
 def test_the_command_measures_prints_and_keeps(tmp_path):

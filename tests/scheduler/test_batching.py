@@ -10,6 +10,7 @@ from scheduler.errors import BadRules
 
 limits_of_any_size = st.builds(
     BatchLimits,
+    partitions_max=st.integers(1, 6),
     ticks_max=st.integers(1, 60),
     rows_max=st.integers(1, 20),
     ticks_per_asset_max=st.integers(1, 6),
@@ -17,17 +18,17 @@ limits_of_any_size = st.builds(
     tick_bytes=st.integers(1, 20),
 )
 waiting = st.lists(
-    st.tuples(st.integers(0, 10), st.lists(st.integers(0, 12), max_size=40)), max_size=6
+    st.tuples(st.integers(0, 3), st.integers(0, 10), st.lists(st.integers(0, 12), max_size=40)), max_size=6
 ).map(
     lambda found: [
-        Backlog(p, oldest, np.array(codes, dtype=np.int32) + 100 * p)
-        for p, (oldest, codes) in enumerate(found)
+        Backlog(p, turn, oldest, np.array(codes, dtype=np.int32) + 100 * p)
+        for p, (turn, oldest, codes) in enumerate(found)
     ]
 )
 
 
-def backlog(partition, codes, oldest_ns=0):
-    return Backlog(partition, oldest_ns, np.asarray(codes))
+def backlog(partition, codes, oldest_ns=0, turn=0):
+    return Backlog(partition, turn, oldest_ns, np.asarray(codes))
 
 
 @given(waiting, limits_of_any_size)
@@ -35,7 +36,7 @@ def backlog(partition, codes, oldest_ns=0):
 def test_no_cap_is_ever_passed(backlogs, limits):
     counts = take(backlogs, limits)
     batch = {p: backlogs[p].asset_codes[:count].tolist() for p, count in counts.items()}
-    assert sum(counts.values()) <= limits.ticks_max
+    assert sum(counts.values()) <= limits.ticks_max and len(counts) <= limits.partitions_max
     assert sum(len(set(codes)) for codes in batch.values()) <= limits.rows_max
     for partition, codes in batch.items():
         assert 0 < counts[partition] <= len(backlogs[partition].asset_codes)
@@ -57,6 +58,7 @@ def test_whatever_is_left_behind_would_pass_a_cap(backlogs, limits):
         assert (
             not ticks_left
             or not rows_left
+            or len(counts) == limits.partitions_max
             or codes.count(codes[-1]) > limits.ticks_per_asset_max
             or len(codes) * limits.tick_bytes > limits.bytes_max
         )
@@ -103,21 +105,34 @@ def test_nobody_waits_longer_than_a_bounded_number_of_takes(seed, ticks_max, hot
     limits = BatchLimits(ticks_max=ticks_max)
     queues = {p: [(0, code) for code in rng.integers(0, 50, 40)] for p in range(hot_partitions)}
     queues[99] = [(1, 500)]
+    last = dict.fromkeys(queues, 0)
     for takes in range(1, 1_000):
-        waiting = [backlog(p, [c for _, c in queue], queue[0][0]) for p, queue in queues.items() if queue]
+        waiting = [backlog(p, [c for _, c in queue], queue[0][0], last[p]) for p, queue in queues.items() if queue]
         for partition, count in take(waiting, limits).items():
             del queues[partition][:count]
+            last[partition] = takes
         if not queues[99]:
             break
         for p in range(hot_partitions):
             queues[p] += [(1 + takes, code) for code in rng.integers(0, 50, 8)]
-    # All ticks that are older, taken at least one a time, and then at most one turn of each neighbour.
-    assert takes <= 40 * hot_partitions // ticks_max + hot_partitions + 1
+    # At most one turn of each neighbour.
+    assert takes <= hot_partitions + 1
 
 
 def test_every_partition_moves_in_every_take_when_there_is_room_for_all():
-    backlogs = [backlog(p, np.arange(10_000), oldest_ns=p) for p in range(16)]
-    assert set(take(backlogs, BatchLimits(ticks_max=1_600, rows_max=1_600)).values()) == {100}
+    backlogs = [backlog(p, np.arange(10_000), oldest_ns=p) for p in range(8)]
+    assert set(take(backlogs, BatchLimits(ticks_max=800, rows_max=800)).values()) == {100}
+
+
+@given(st.integers(1, 5), st.integers(1, 12))
+@settings(max_examples=30)
+def test_partitions_come_in_turns_however_old_the_ticks_of_the_others_are(partitions_max, partitions):
+    limits, last = BatchLimits(partitions_max=partitions_max), dict.fromkeys(range(partitions), 0)
+    rounds = -(-partitions // partitions_max)
+    for turn in range(1, 3 * rounds + 1):
+        counts = take([backlog(p, [1, 2], 100 - p, last[p]) for p in range(partitions)], limits)
+        last |= dict.fromkeys(counts, turn)
+        assert all(turn - taken <= rounds for taken in last.values())
 
 
 def test_room_is_asked_before_reading():

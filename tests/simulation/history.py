@@ -62,6 +62,7 @@ class Plan:
     events: tuple[str, ...]
     weather: Weather
     storing: StoringRules = StoringRules(every=1)
+    rest_s: float = 0.0
     workers_max: int = 12
     dooms: tuple[str, ...] = ()  # such as "kill at commit.before": for the first worker that comes there
 
@@ -86,9 +87,10 @@ def draw_plan(random: Random) -> Plan:
         limits=BatchLimits(
             rows_max=rows_max, ticks_max=random.choice((1, 4, 64)), ticks_per_asset_max=random.choice((1, 3, 16)),
             read_max=random.choice((2, 8, 64)), buffered_max=random.choice((8, 64)),
-            bytes_max=random.choice((150, 800_000)), tick_bytes=30,
+            partitions_max=random.choice((1, 2, 4)), bytes_max=random.choice((150, 800_000)), tick_bytes=30,
         ),
         rows_kept=rows_max * random.choice((6, 100)),
+        rest_s=random.choice((0.0, 0.05, 0.5)),
         storing=StoringRules(
             every=random.choice((1, 2, 8)), ticks_max=random.choice((6, 1_000)), late_s=random.choice((0.2, 15.0)),
             rows_at_once=rows_max,
@@ -148,7 +150,6 @@ class History:
         self.members: list[Member] = []
         self.operators: list[Operator] = []
         self.office = replace(self.plan.weather)  # where they sit
-        self.noticing: list[asyncio.Task] = []
         self.numbers: dict[int, int] = {}  # of partitions, by generation: chosen once, by whoever leads there first
         self.over = False
         self.dooms = {}
@@ -206,6 +207,7 @@ class History:
             *(store, device, self.plan.limits, Shedder(), METRICS, TOY_GENERATIONS),
             clock=lambda: ahead_s + self.loop.time(),
             storing=self.plan.storing,
+            rest_s=self.plan.rest_s,
         )
         settings = WorkerSettings.model_construct(name=process.name, lease_ms=self.plan.lease_ms, capacity=256)
         member = Member(process, wire, pipeline, asyncio.Event())
@@ -265,7 +267,7 @@ class History:
         if event == "fail over":
             replica = server.copy()
             await asyncio.sleep(self.random.random() * self.plan.lease_ms / 1000)
-            self._fail_over(replica, ahead_ms=self.random.choice((0, 0, 5, 700)))
+            self.server.fail_over(replica, ahead_ms=self.random.choice((0, 0, 5, 700)))
         server.cut()
         if event == "restart" or (event == "fail over" and self.random.random() < 0.5):
             server.down = True
@@ -326,19 +328,9 @@ class History:
                 break
         await self._send_more(lease_s)
         if self.server.primary == primary:
-            self._fail_over(replica, ahead_ms=0)
-            await self._send_more(lease_s)
-
-    def _fail_over(self, replica: tuple, ahead_ms: int) -> None:
-        """Nobody leads the fleet on before the producers have noticed: they could not tell that it had gone back."""
-        self.server.fail_over(replica, ahead_ms)
-        self.office.loss = 1.0
-        self.noticing.append(self.loop.create_task(self._notice()))
-
-    async def _notice(self) -> None:
-        await asyncio.gather(*(producer.notice() for producer in self.numbered))
-        if all(task.done() or task is asyncio.current_task() for task in self.noticing):
-            self.office.loss = self.plan.weather.loss
+            self.server.fail_over(replica, ahead_ms=0)
+            if self.random.random() < 0.5:  # else the fleet may be led on before they have noticed
+                await self._send_more(lease_s)
 
     async def _send_more(self, lease_s: float) -> None:
         await asyncio.gather(*(producer.send(3, lease_s / 4) for producer in self.numbered))
@@ -389,7 +381,6 @@ class History:
         self.server.down = self.server.memory.full = False
         if not any(member.alive for member in self.members):
             assert self._join() is not None
-        await asyncio.gather(*self.noticing)
         await self._end_moves(self.plan.lease_ms / 1000)
         for producer in self.numbered:
             await producer.send_last()

@@ -160,17 +160,27 @@ class CopiesOverTheOpen(WatchedStore):
 class TakesBeforeItIsOpen(Server):
     """Takes ticks in partitions that a failover took back to before the copying."""
 
-    def refuses(self, home: Home) -> bool:
+    def refuses(self, home: Home, opening: int) -> bool:
         generation, partition = home
         return self.memory.partition(partition, generation).closed
+
+
+class OpensWithoutNumber(Server):
+    """Cannot tell partitions that were made anew from those that a failover took."""
+
+    def refuses(self, home: Home, opening: int) -> bool:
+        generation, partition = home
+        kept = self.memory.partition(partition, generation)
+        return kept.closed or (generation > 0 and not kept.opened)
 
 
 class AsksOnce(Outboxes):
     """Believes for ever what a partition said when it was closed."""
 
     def may_move(self, meta: Meta) -> bool:
-        self._asked = meta.generation
-        return meta.generation != self.generation and all(outbox.closed for outbox in self.by_partition.values())
+        self._asked = there = meta.generation, meta.opening
+        here = self.generation, self.opening
+        return there != here and all(outbox.closed for outbox in self.by_partition.values())
 
 
 @dataclass(frozen=True)
@@ -215,6 +225,7 @@ MUTANTS = {
     "with a repartition before the states have caught up": Mutant(Cast(store=MovesTooEarly), 20, MOVES),
     "with copies into open partitions": Mutant(Cast(store=CopiesOverTheOpen), 100, MOVES),
     "with ticks taken before the copying": Mutant(Cast(server=TakesBeforeItIsOpen), 100, MOVES_UNDONE),
+    "with partitions opened without a number": Mutant(Cast(server=OpensWithoutNumber), 100, MOVES_UNDONE),
     "with closed partitions asked once": Mutant(Cast(outboxes=AsksOnce), 100, MOVES_UNDONE),
     "with commits sent to the new server": Mutant(Cast(faulty=SendsToTheNewServer), 200, PAUSES),
 }

@@ -13,7 +13,6 @@ from tests.simulation.server import EPOCH_MS, Home, Server
 from tests.simulation.virtual import VirtualLoop
 
 SENT_MAX = 5  # ticks of one call
-ROUNDS_MAX = 300
 
 
 class Feed:
@@ -50,23 +49,6 @@ class NumberedProducer:
             if self._random.random() < 0.3:
                 await self._round()
 
-    async def notice(self) -> None:
-        """Sends a tick of each asset, until each partition has said what it has, and it is known where the fleet is."""
-        for asset in self.feed.assets:
-            self._add(self.feed.tick(asset))
-        async with self._turn:
-            for outbox in self._outboxes.by_partition.values():
-                outbox.unsure = True
-        answered = False
-        for _ in range(ROUNDS_MAX):
-            if answered and self._outboxes.generation <= self.server.meta.generation:
-                return
-            await asyncio.sleep(0.01 + self._random.random() * 0.1)
-            async with self._turn:
-                await self._exchange_all()
-                answered = answered or not any(outbox.unsure for outbox in self._outboxes.by_partition.values())
-                self._follow()
-
     async def send_last(self) -> None:
         """One more tick for each asset: so the producer learns what a failover took."""
         for asset in self.feed.assets:
@@ -89,14 +71,15 @@ class NumberedProducer:
     async def _exchange_all(self) -> None:
         for partition, outbox in list(self._outboxes.by_partition.items()):
             if outbox.has_to_ask and not self._fails():
-                await self._exchange((self._outboxes.generation, partition), outbox)
+                await self._exchange(self._outboxes, partition, outbox)
 
     def _follow(self) -> None:
         if self._outboxes.closed and not self._fails() and self._outboxes.may_move(self.server.meta):
             self._outboxes = self._outboxes.moved_to(self.server.meta)
 
-    async def _exchange(self, home: Home, outbox: Outbox) -> None:
-        call = home, self.name, outbox.acknowledged + 1, outbox.resume, outbox.head(SENT_MAX)
+    async def _exchange(self, to: Outboxes, partition: int, outbox: Outbox) -> None:
+        home: Home = (to.generation, partition)
+        call = (home, to.opening, self.name, to.session, outbox.acknowledged + 1, outbox.resume, outbox.head(SENT_MAX))
         await asyncio.sleep(self._random.random() * 0.003)
         if self._fails():
             return
@@ -106,6 +89,8 @@ class NumberedProducer:
                 self._late.append(asyncio.create_task(self._arrive_late(self.server.primary, *call)))
         elif code == "GAP":
             outbox.rewind(last)
+        elif code == "STALE":
+            raise AssertionError(f"{self.name} was fenced by itself at {home}")
         elif code == "MOVED":
             outbox.close(last)
         else:

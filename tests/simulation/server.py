@@ -39,7 +39,7 @@ class Server:
         self.ahead_ms = 0  # how far this server's clock is ahead of its first primary's
         self.memory = WatchedMemory(self.clock_ms)
         self.taken: dict[Home, list[Entry]] = {}
-        self.marks: dict[tuple[Home, str], int] = {}  # producers' highest numbers
+        self.marks: dict[tuple[Home, str], tuple[int, int]] = {}  # producers' sessions and highest numbers
         self.connection = 0  # every cut makes another one
         self.primary = 0
         self.down = False
@@ -57,10 +57,15 @@ class Server:
         generation, partition = home
         self.taken.setdefault(home, []).append((self.memory.append(partition, fields, generation), fields))
 
-    def ingest(self, home: Home, name: str, first: int, resume: bool, ticks: list) -> tuple[str, int]:
+    def ingest(
+        self, home: Home, opening: int, name: str, session: int, first: int, resume: bool, ticks: list
+    ) -> tuple[str, int]:
         """Takes numbered ticks as the ingest script does."""
-        last = self.marks.get((home, name), 0)
-        if self.refuses(home):
+        kept_session, last = self.marks.get((home, name), (session, 0))
+        if kept_session > session:
+            return "STALE", 0
+        last = last if kept_session == session else 0
+        if self.refuses(home, opening):
             return "MOVED", last
         if first > last + 1:
             if not resume:
@@ -69,14 +74,15 @@ class Server:
         for fields in ticks[last + 1 - first :]:
             self.append(home, fields)
             last += 1
-        self.marks[home, name] = last
+        if ticks:
+            self.marks[home, name] = session, last
         return "OK", last
 
-    def refuses(self, home: Home) -> bool:
-        """Whether a partition takes no numbered ticks, any more or as yet."""
+    def refuses(self, home: Home, opening: int) -> bool:
+        """Whether a partition takes no numbered ticks: any more, as yet, or of those who mean another."""
         generation, partition = home
         kept = self.memory.partition(partition, generation)
-        return kept.closed or (generation > 0 and not kept.opened)
+        return kept.closed or (generation > 0 and kept.opened != opening)
 
     def cut(self) -> None:
         """Breaks every connection."""

@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from scheduler.batching import BatchLimits
-from state_store import Retention
+from state_store import Retention, Ticks
 from tests.simulation.__main__ import replay_command
-from tests.simulation.history import History, Plan
+from tests.simulation.history import Cast, History, Plan
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.network import POINTS, Weather
+from tests.simulation.server import WatchedStore
 
 # About forty a second; the long run has SIMULATED_HISTORIES=10000.
 HISTORIES = int(os.environ.get("SIMULATED_HISTORIES", "1000"))
@@ -60,6 +61,34 @@ def doomed(plan: Plan, doom: str) -> Plan:
     return replace(
         calm_and_short(plan), partitions=2, span_s=2.0, events=("join", "drain"), dooms=(doom,)
     )  # fmt: skip
+
+
+class NotesReads(WatchedStore):
+    """Remembers when each read of ticks began, and how long after the last one that had brought some."""
+
+    gaps_ms: list[int]
+    ended_ms: dict[int, int]
+
+    async def read(self, partition: int, after: bytes, count: int, block_ms: int) -> Ticks:
+        if (ended_ms := self.ended_ms.pop(partition, None)) is not None:
+            self.gaps_ms.append(self.memory.clock_ms() - ended_ms)
+        ticks = await WatchedStore.read(self, partition, after, count, block_ms)
+        if ticks.ids:
+            self.ended_ms[partition] = self.memory.clock_ms()
+        return ticks
+
+
+def gaps_ms(rest_s: float) -> list[int]:
+    noting = type("Noting", (NotesReads,), {"gaps_ms": [], "ended_ms": {}})
+    many = {"rest_s": rest_s, "ticks": 40, "limits": BatchLimits()}
+    for seed in range(1, 4):
+        play(seed, cast=Cast(store=noting), change=lambda plan: replace(calm_and_short(plan), **many))
+        noting.ended_ms.clear()
+    return noting.gaps_ms
+
+
+def test_a_partition_that_gave_all_its_ticks_is_read_again_once_it_has_rested():
+    assert min(gaps_ms(rest_s=0.0)) < 20 and 100 <= min(gaps_ms(rest_s=0.1)) < 130
 
 
 def test_a_seed_is_one_exact_history(capsys):

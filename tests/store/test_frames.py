@@ -402,7 +402,7 @@ async def test_a_tick_without_a_name_is_no_frame_whatever_its_value(open_redis):
     async with open_redis() as fleet:
         keys = Keys(fleet.namespace).of(P)
         ticks = [(b"", 5.0, 1, b""), *((fleet.assets[0], float(n), n, b"") for n in range(2, 4))]
-        call, address = ingest_call(keys, "p", 1, 1, False, 100, ticks), Address.parse(fleet.url)
+        call, address = ingest_call(keys, "p", 1, 0, 1, False, 100, ticks), Address.parse(fleet.url)
         wire = await address.connect(Timeouts())
         assert (await wire.ask(LOAD_SCRIPT + call, 2, 5.0))[1] == [b"OK", 3, b""]
         wire.abort()

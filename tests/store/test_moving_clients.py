@@ -318,7 +318,7 @@ async def replicas(fleet: RedisFleet, count: int) -> None:
 
 
 def test_ticks_of_two_generations_that_are_both_gone_go_back_in_their_order():
-    metas = [Meta(1, b"", {}, generation=generation) for generation in range(3)]
+    metas = [Meta(1, b"", {}, generation=n, past=(1,) * n, openings=(5, 6)[:n]) for n in range(3)]
     outboxes = Outboxes(metas[0], 100, lambda tick: tick)
     for meta in metas:
         if meta.generation:
@@ -335,6 +335,58 @@ def test_ticks_of_two_generations_that_are_both_gone_go_back_in_their_order():
     _, outbox = outboxes.home(b"x")
     assert (outboxes.generation, list(outbox.waiting)) == (0, [b"1", b"2"])
     assert (outboxes.accepted, outboxes.lost) == (1, 0)
+
+
+async def kept_by(fleet: RedisFleet) -> dict[bytes, bytes]:
+    return {key: await fleet.client.dump(key) async for key in fleet.client.scan_iter(f"{fleet.namespace}:*")}
+
+
+async def take_back(fleet: RedisFleet, kept: dict[bytes, bytes]) -> None:
+    """As a failover to a replica that lagged, all at once."""
+    async with fleet.client.pipeline(transaction=True) as together:
+        together.delete(*[key async for key in fleet.client.scan_iter(f"{fleet.namespace}:*")])
+        for key, value in kept.items():
+            together.restore(key, 0, value)
+        await together.execute()
+
+
+@pytest.mark.parametrize("moves_again", [(7,), (7, 3), (3,)])
+async def test_a_producer_that_slept_while_the_fleet_went_back_and_moved_again_loses_nothing(open_redis, moves_again):
+    async with open_redis() as fleet, TickProducer(fleet.url, fleet.namespace) as producer:
+        await send(producer, range(3))
+        await producer.flush()
+        kept = await kept_by(fleet)
+        await send(producer, range(3, 6))
+        await producer.flush()
+        await move(fleet.stores[0], 7)
+        await send(producer, range(6, 9))
+        await producer.flush()
+        await take_back(fleet, kept)
+        again = fleet.store()
+        for partitions in moves_again:
+            await move(again, partitions)
+        await send(producer, range(9, 12))
+        await producer.flush()
+        found = await logged(fleet, PARTITIONS, *moves_again)
+        assert found == {asset: list(range(1, 13)) for asset in ASSETS}
+        assert (producer.accepted, producer.lost) == (12 * len(ASSETS), 0)
+
+
+async def test_of_two_who_end_a_move_at_once_one_opens_the_partitions(open_redis):
+    async with open_redis() as fleet:
+        one, other = fleet.stores[0], fleet.store()
+        await other.read_meta()
+        await close_all(one, 7)
+        for partition in range(PARTITIONS):
+            await one.carry(partition)
+        async with TickProducer(fleet.url, fleet.namespace) as producer:
+            ended = await asyncio.gather(one.end_move(), other.end_move(), return_exceptions=True)
+            assert all(isinstance(each, Meta | MoveRefused) for each in ended), ended
+            meta = await fleet.store().read_meta()
+            assert meta.generation == 1 and meta.next_opening == 0
+            keys = [Keys(fleet.namespace, 1).of(partition).control for partition in range(7)]
+            assert {await fleet.client.hget(key, "opened") for key in keys} == {b"%d" % meta.opening}
+            await send(producer, range(1))
 
 
 async def test_a_reader_that_went_back_reads_the_old_partitions_to_their_ends_too(open_redis):

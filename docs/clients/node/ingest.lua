@@ -14,7 +14,7 @@ if kept then
   if tonumber(kept_session) > session then return {'STALE', 0, ''} end
   if tonumber(kept_session) == session then last = tonumber(kept_last) end
 end
-if c[5] or to_open and not c[6] then return {'MOVED', last, c[5] or ''} end
+if c[5] or to_open and c[6] ~= ARGV[8] then return {'MOVED', last, c[5] or ''} end
 if first > last + 1 then
   if ARGV[4] ~= '1' then return {'GAP', last, ''} end
   last = first - 1
@@ -28,7 +28,7 @@ local room = tonumber(ARGV[5]) - backlog_of(stream['length'] or 0, framed, tail,
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local before, more, code, detail, number = last, 0, 'OK', '', first
-for i = 8, #ARGV, 4 do
+for i = 9, #ARGV, 4 do
   local framed_here = ARGV[i] == '' and string.byte(ARGV[i + 2]) == 1
   local count = framed_here and tonumber(ARGV[i + 1]) or 1
   if count < 1 or count > 256 or count % 1 ~= 0 then count = 1 end

@@ -17,7 +17,7 @@ const FRAMES = process.env.FRAMES === "1", FRAME_MAX = 256;
 const BATCH_MAX = 512, WAITING_MAX = 8192, KEPT_MAX = 16384, BACKLOG_MAX = 100000, PATIENCE_MS = 30000;
 
 let redis = await connect(url);
-const { partitions, generation } = await readMeta(redis, namespace);
+const { partitions, generation, opening } = await readMeta(redis, namespace);
 const [seconds, microseconds] = await redis.call(["TIME"]);
 const session = BigInt(seconds) * 1000000n + BigInt(microseconds);
 const outboxes = Array.from({ length: partitions }, () => ({ taken: 0, kept: [], waiting: [], resume: 0 }));
@@ -25,7 +25,7 @@ const outboxes = Array.from({ length: partitions }, () => ({ taken: 0, kept: [],
 async function sendBatch(partition) {
   const outbox = outboxes[partition];
   const keys = ["ticks", "producers", "control", "frames"].map((each) => keyOf(namespace, partition, each, generation));
-  const told = [name, session, outbox.taken + 1, outbox.resume, BACKLOG_MAX, 256, 86400000];
+  const told = [name, session, outbox.taken + 1, outbox.resume, BACKLOG_MAX, 256, 86400000, opening];
   const batch = outbox.waiting.slice(0, outbox.fits || BATCH_MAX);
   const ticks = (FRAMES ? inFrames(batch) : batch).flat();
   const [code, last, why] = await redis.call(["EVALSHA", SHA, 4, ...keys, ...told, ...ticks]);
@@ -34,7 +34,7 @@ async function sendBatch(partition) {
   if (code.toString() === "MOVED") {
     const first = Math.max(last, outbox.taken) + 1, left = outbox.waiting.length - (first - 1 - outbox.taken);
     throw new Refused(`partition ${partition} is closed, the fleet gets other partitions: its ticks from number ${first}` +
-      ` on (${left}) were not taken; send them when generation in ${namespace}:meta has grown`);
+      ` on (${left}) were not taken; send them when generation or openings in ${namespace}:meta have changed`);
   }
   if (code.toString() === "SEALED") throw new Refused(`partition ${partition} is sealed: ${why}`);
   const taken = outbox.waiting.splice(0, last - outbox.taken); // OK, or FULL: taken up to `last`
