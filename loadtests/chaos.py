@@ -219,6 +219,7 @@ async def flush_scripts(history: History) -> None:
 async def fill_redis(history: History) -> None:
     """Redis reaches its maxmemory with ticks that nobody has read; the fleet works them off all the same."""
     arena = history.arena
+    history.judge.move_to(arena.server.url)  # after a failover it is another
     watching = asyncio.create_task(_watch(history))
     history.feed.burst(FULL_BURST)
     await arena.progress()

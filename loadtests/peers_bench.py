@@ -1,8 +1,9 @@
 """`predictor bench peers`: the same ticks served by others, in turns with us in the same run.
 
 Each peer does one asset's job for each tick: the state, one step of a model, the next state, the prediction. All but
-river's have our model, in one jitted lane. What each promises is what it is built to keep when a process dies at any
-moment, used as in `loadtests/peers`:
+river's have our model: in one jitted lane, made for this bench and kinder than what its users have, or as they have it,
+by a call of the library. Ours has as many workers as the peer has processes. What each promises is what it is built to
+keep when a process dies at any moment, used as in `loadtests/peers`:
 
     once   every tick has one prediction and one effect on its asset's state
     order  an asset's ticks are served in the order in which they were sent
@@ -19,7 +20,7 @@ from loadtests.rig import PRODUCT, Rig, Shape
 from loadtests.statistics import medians, rated, ratio
 from worker.errors import BadInput
 
-OURS = "product"
+OURS = {1: "product", 2: "product, 2 workers"}
 WAITING = 2000
 PROMISES = ("once", "order", "bytes")
 
@@ -31,10 +32,11 @@ class Peer:
     kind: str
     needs: str | None = None
     keeps: tuple[str, ...] = ()
+    processes: int = 2
 
     @property
     def shape(self) -> Shape:
-        return Shape(self.kind, workers=2, waiting=WAITING)
+        return Shape(self.kind, workers=self.processes, waiting=WAITING)
 
     @property
     def missing(self) -> bool:
@@ -45,10 +47,13 @@ class Peer:
 # lost. A consumer group keeps the order, but not what lies between two commands. bytewax goes back to a place in the
 # streams and the states of that moment, and predicts again what was predicted since.
 PEERS = {
+    "one tick at a time, alone": Peer("per-tick", keeps=("order",), processes=1),
     "one tick at a time": Peer("per-tick", keeps=("order",)),
+    "one tick at a time, library": Peer("per-tick-library", keeps=("order",)),
     "taskiq-redis": Peer("taskiq", "taskiq_redis"),
     "streaq": Peer("streaq", "streaq"),
     "bytewax": Peer("bytewax", "bytewax", keeps=("order", "bytes")),
+    "bytewax, library": Peer("bytewax-library", "bytewax", keeps=("order", "bytes")),
     "river regression": Peer("river-linear", "river", keeps=("order",)),
     "river Holt-Winters": Peer("river-holt-winters", "river", keeps=("order",)),
 }
@@ -70,7 +75,8 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
     """All figures of the bench; ours and theirs take turns."""
     check_installed(plan.peers)
     figures = about()
-    shapes = {OURS: Shape(PRODUCT), **{name: PEERS[name].shape for name in plan.peers}}
+    ours = {OURS[count]: Shape(PRODUCT, workers=count) for count in {PEERS[name].processes for name in plan.peers}}
+    shapes = ours | {name: PEERS[name].shape for name in plan.peers}
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in shapes}
     for run in range(plan.runs):
         for name, shape in shapes.items():
@@ -84,8 +90,8 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
         "partitions": plan.partitions,
         "seconds": plan.seconds,
         "full_load": {name: {**medians(each), "runs": rates[name]} for name, each in runs.items()},
-        "times": {name: _times(rates[OURS], rates[name]) for name in plan.peers},
-        "keeps": {OURS: PROMISES, **{name: PEERS[name].keeps for name in plan.peers}},
+        "times": {name: _times(rates[OURS[PEERS[name].processes]], rates[name]) for name in plan.peers},
+        "keeps": dict.fromkeys(ours, PROMISES) | {name: PEERS[name].keeps for name in plan.peers},
     }
 
 
@@ -103,13 +109,13 @@ def check_installed(peers: tuple[str, ...]) -> None:
 
 def table(figures: dict[str, Any]) -> str:
     """For a person."""
-    head = f"{'':<24}{'ticks/s':>10}{'CPU us/tick':>13}{'times slower':>14}{'least-most':>16}"
+    head = f"{'':<28}{'ticks/s':>10}{'CPU us/tick':>13}{'times slower':>14}{'least-most':>16}"
     lines = [head + "".join(f"{promise:>7}" for promise in PROMISES)]
     for name, run in figures["full_load"].items():
         times = figures["times"].get(name)
         slower = f"{times['median']:>14.1f}{times['least']:>8.1f}-{times['most']:<7.1f}" if times else f"{'':>30}"
         kept = "".join(f"{'yes' if promise in figures['keeps'][name] else 'no':>7}" for promise in PROMISES)
-        lines.append(f"{name:<24}{run['ticks_per_second']:>10,.0f}{_cpu(run):>13.1f}{slower}{kept}")
+        lines.append(f"{name:<28}{run['ticks_per_second']:>10,.0f}{_cpu(run):>13.1f}{slower}{kept}")
     return "\n".join(lines)
 
 

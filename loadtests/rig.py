@@ -39,11 +39,13 @@ MODULES = {IDENTITY: "loadtests.floor", ENCODED: "loadtests.floor", STAGES: "loa
 LEASED = (PRODUCT, IDENTITY, STAGES)
 PEERS = {
     "per-tick": "per_tick",
+    "per-tick-library": "per_tick",
     "river-linear": "per_tick",
     "river-holt-winters": "per_tick",
     "taskiq": "taskiq_queue",
     "streaq": "streaq_queue",
     "bytewax": "bytewax_flow",
+    "bytewax-library": "bytewax_flow",
 }
 
 

@@ -38,6 +38,9 @@ redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f', now) .. ' ' .. ARGV[2
 """
 )
 
+# KEYS: workers    reply: the clock that they were noted by, and all of them
+_WORKERS_LUA = "return {redis.call('TIME'), redis.call('HGETALL', KEYS[1])}"
+
 # KEYS: config    ARGV: generation that the caller knows, values, generations kept
 _PUBLISH_LUA = """
 local current = tonumber(redis.call('HGET', KEYS[1], 'generation') or '0')
@@ -148,10 +151,10 @@ class FleetControl:
 
     async def workers(self) -> list[WorkerInfo]:
         """Lists the workers by name."""
-        seconds, microseconds = await self.call("TIME")
+        (seconds, microseconds), kept = await self.call("EVAL", _WORKERS_LUA, 1, self.keys.workers)
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-        kept = await self.call("HGETALL", self.keys.workers)
-        return [_worker(name, value, now_ms) for name, value in sorted(kept.items())]
+        noted = sorted(zip(kept[0::2], kept[1::2], strict=True))
+        return [_worker(name, value, now_ms) for name, value in noted]
 
     async def read_config(self) -> ConfigGeneration:
         """Reads the newest shared configuration; generation 0 is empty."""

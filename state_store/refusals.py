@@ -25,6 +25,7 @@ _NOT_READY = {
     "BUSY": "is busy with a script",
     "NOREPLICAS": "has too few replicas attached to take writes",
     "CLUSTERDOWN": "belongs to a cluster that is down",
+    "UNBLOCKED": "sent a waiting read away, as a primary does that becomes a replica",
 }
 _DENIED = {
     "NOAUTH": "wants a password: write it into the URL as redis://:password@host or redis://user:password@host",

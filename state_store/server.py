@@ -137,6 +137,8 @@ class EmbeddedRedis:
             raise ServerNotStarted(
                 f"{self.directory} is in use by another embedded Redis: stop that one or take another directory."
             ) from None
+        # Processes around the server have it too and may end a little later.
+        self._cleanup.callback(fcntl.flock, lock, fcntl.LOCK_UN)
         if not self.keep:
             self._cleanup.callback(shutil.rmtree, self.directory, ignore_errors=True)
         return lock

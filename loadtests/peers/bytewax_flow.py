@@ -18,7 +18,7 @@ from bytewax.run import cli_main
 from redis import Redis
 
 from loadtests.peers.launch import Given, predictions_key, say_ready, ticks_key
-from loadtests.peers.models import Jitted
+from loadtests.peers.models import MODELS
 
 BATCH = 256
 LOOK_EVERY = timedelta(milliseconds=5)
@@ -82,7 +82,7 @@ class Predictions(DynamicSink[tuple[str, Predicted]]):
 
 
 def flow(given: Given) -> Dataflow:
-    redis, model = Redis(unix_socket_path=given.socket), Jitted()
+    redis, model = Redis(unix_socket_path=given.socket), MODELS[given.kind]()
 
     def step(state: bytes | None, tick: Tick) -> tuple[bytes, Predicted]:
         partition, entry_id, fields = tick

@@ -1,8 +1,10 @@
 """The predictors that a peer can have: a state and a tick in, the next state and the bytes of a prediction out.
 
-The jitted one is our model in a single lane. River's are its regression on the last values inside its conformal band
-(`conf.RegressionJackknife`), and its Holt-Winters with a band from an exponentially weighed variance of its errors;
-their state is the pickled model, which is how river's documentation says to keep one.
+The jitted one is our model in a single lane, the kindest way to call it, which only this bench has. The library is what
+anybody else would call, `FunctionalPredictor.step`: it gives the fleet's own bytes. River's are its regression on the
+last values inside its conformal band (`conf.RegressionJackknife`), and its Holt-Winters with a band from an
+exponentially weighed variance of its errors; their state is the pickled model, which is how river's documentation says
+to keep one.
 """
 
 import pickle
@@ -40,6 +42,24 @@ class Jitted:
         return new, _packed(self._lane.result().tobytes())
 
 
+class Library:
+    """One call of the library, which works on whole blocks of lanes."""
+
+    def __init__(self) -> None:
+        from predictor_core import FunctionalPredictor
+
+        self._predictor = FunctionalPredictor(cache_dir=Path(".predictor/cache"))
+        self.step(None, 0.0, FIRST_NS, FIRST_NS)
+
+    def step(self, state: bytes | None, value: float, time_ns: int, arrival_ns: int) -> tuple[bytes, bytes]:
+        from predictor_core import ProcessState
+
+        before = self._predictor.states_from_bytes(state) if state else self._predictor.init_state()
+        after, result = self._predictor.step(before, ProcessState(value, time_ns), arrival_ns)
+        band = (result.reference_prediction, result.confidence_lower, result.confidence_upper)
+        return after.to_bytes(), _packed([float(each) for each in band])
+
+
 class Linear:
     """River's linear regression on the last values."""
 
@@ -74,6 +94,16 @@ class HoltWinters:
         from river import stats, time_series
 
         return time_series.HoltWinters(alpha=0.3, beta=0.1), stats.EWVar(fading_factor=0.06)
+
+
+MODELS: dict[str, type[Model]] = {
+    "per-tick": Jitted,
+    "per-tick-library": Library,
+    "bytewax": Jitted,
+    "bytewax-library": Library,
+    "river-linear": Linear,
+    "river-holt-winters": HoltWinters,
+}
 
 
 def _packed(prediction: Any) -> bytes:

@@ -1,6 +1,6 @@
 """The usual shape of a stream worker: one consumer of a group; for each tick GET, one step, SET, XADD, XACK.
 
-Two processes with half of the streams each, so that the ticks of an asset stay in order. What two of a tick's commands
+Each process has streams of its own, so that the ticks of an asset stay in order. What two of a tick's commands
 have in common is a pipeline: the new state, the prediction and the acknowledgement go out together.
 """
 
@@ -9,10 +9,8 @@ from typing import Any
 from redis import Redis
 
 from loadtests.peers.launch import Given, predictions_key, say_ready, state_key, ticks_key
-from loadtests.peers.models import HoltWinters, Jitted, Linear, Model
+from loadtests.peers.models import MODELS
 
-JITTED, LINEAR, HOLT_WINTERS = "per-tick", "river-linear", "river-holt-winters"
-MODELS: dict[str, type[Model]] = {JITTED: Jitted, LINEAR: Linear, HOLT_WINTERS: HoltWinters}
 GROUP, COUNT, BLOCK_MS = "peer", 100, 100
 
 

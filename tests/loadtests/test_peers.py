@@ -27,7 +27,10 @@ def sent(kind):
     return words
 
 
-@pytest.mark.parametrize("name", ["taskiq-redis", "streaq", "bytewax", "river regression"])
+WITH_LIBRARY = ["one tick at a time, library", "bytewax, library"]
+
+
+@pytest.mark.parametrize("name", ["taskiq-redis", "streaq", "bytewax", "river regression", *WITH_LIBRARY])
 def test_a_peer_predicts_every_tick(name):
     peer = peers_bench.PEERS[name]
     if peer.missing:

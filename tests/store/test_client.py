@@ -95,6 +95,19 @@ async def test_nobody_listens():
             assert isinstance(error, StoreUnavailable) and "refuses connections" in str(error)
 
 
+async def test_a_server_that_sends_a_waiting_read_away_is_not_available(open_redis, until):
+    async with open_redis() as fleet:
+        reading = asyncio.create_task(fleet.store().read(0, b"0-0", 10, 60_000))
+
+        async def waiting():
+            return [each["id"] for each in await fleet.client.client_list() if each["cmd"] == "xread"]
+
+        (number,) = await until(waiting, bool)
+        await fleet.client.execute_command("CLIENT", "UNBLOCK", number, "ERROR")  # As a primary that is demoted.
+        with pytest.raises(StoreUnavailable, match="sent a waiting read away"):
+            await reading
+
+
 async def test_no_such_socket(tmp_path):
     for error in await complaints(f"unix://{tmp_path}/none.sock"):
         assert isinstance(error, StoreUnavailable) and "no such socket" in str(error)

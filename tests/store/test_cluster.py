@@ -202,6 +202,20 @@ async def test_a_fleet_key_whose_slot_is_on_its_way_is_found_at_the_other_node(o
         assert await store.publish_config(0, {"x": 2}) is None
 
 
+async def test_who_lives_is_told_though_the_node_of_the_url_stands_still(open_cluster, cluster):
+    async with open_cluster() as fleet:
+        registry = cluster.owner(slot_of(Keys(fleet.namespace).workers.encode()))
+        first = next(node for node in cluster.nodes if node is not registry)
+        store = RedisStateStore(first.url, fleet.namespace, timeouts=PATIENT)
+        await store.register_worker("one", {"pid": 1})
+        cluster.freeze(first)
+        try:
+            assert [worker.name for worker in await store.workers()] == ["one"]
+        finally:
+            cluster.thaw(first)
+            await store.close()
+
+
 @asynccontextmanager
 async def sending(fleet, count_max: int = 100_000):
     """A producer that sends to all partitions in turn until left; gives what it has sent."""

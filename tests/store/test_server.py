@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,33 @@ def test_two_in_one_directory_do_not_collide(tmp_path):
             EmbeddedRedis(tmp_path / "redis").start()
         with EmbeddedRedis(tmp_path / "other") as other, connect(server) as one, connect(other) as two:
             assert one.ping() and two.ping() and server.url != other.url
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes through /proc")
+def test_a_server_that_was_killed_starts_again_at_once_whatever_lingers_around_it(tmp_path):
+    with EmbeddedRedis(tmp_path / "redis") as server:
+        shell = server._process.pid
+        (cat,) = [pid for pid, (group, name) in processes().items() if group == shell and name == "cat"]
+        os.kill(cat, signal.SIGSTOP)
+        try:
+            os.kill(server.process_id, signal.SIGKILL)
+            server.stop()
+            assert cat in processes()
+            server.start()
+        finally:
+            os.kill(cat, signal.SIGCONT)
+        with connect(server) as client:
+            assert client.ping()
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """Of each process its group and its name."""
+    found = {}
+    for folder in filter(lambda each: each.name.isdecimal(), Path("/proc").iterdir()):
+        with suppress(OSError):
+            name, _, rest = (folder / "stat").read_text().partition("(")[2].rpartition(")")
+            found[int(folder.name)] = int(rest.split()[2]), name
+    return found
 
 
 def test_a_port_in_use_gives_one_line(tmp_path):
