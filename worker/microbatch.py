@@ -37,6 +37,7 @@ class MicroBatch:
     work: Work
     knobs: Knobs  # in force when it was formed
     generation: Generation  # whose numbers it is computed with
+    formed_s: float
     moments: Moments | None = None  # noted only while traces are wanted
 
 

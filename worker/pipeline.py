@@ -48,6 +48,7 @@ from worker.tracing import Moments, Tracing, noted
 READ_BLOCK_MS = 500
 CROWDED_S = 10.0
 FULL_PAUSE_S = 0.5
+RESTS_TRIPS = 2  # so many micro-batches long a partition rests, so that half of the time is left for others
 REST_S_MIN = 0.001
 STALL_S = 0.25  # how long a stage waits for its slowest partition
 QUARANTINED = "the stored state of this asset is corrupt"
@@ -93,6 +94,7 @@ class Pipeline:
         self._readers: dict[int, asyncio.Task] = {}
         self._takes = 0
         self._resting: dict[Holding, float] = {}  # since when; their last take left nothing
+        self._trip_s = math.inf  # of the last micro-batch, from its forming to its commit
         self._arrived = asyncio.Event()
         self._wanted = asyncio.Event()  # no micro-batch waits for the graph: one formed earlier would only be smaller
         self._wanted.set()
@@ -232,7 +234,8 @@ class Pipeline:
 
     def _rest_left_s(self) -> float:
         """Of the one that has rested longest; the next ones read together with it."""
-        return next(iter(self._resting.values())) + self.rest_s - self.clock()
+        rest_s = min(self.rest_s, RESTS_TRIPS * self._trip_s)
+        return next(iter(self._resting.values())) + rest_s - self.clock()
 
     async def _rest(self) -> None:
         """Waits for ticks, or until the next partitions may read."""
@@ -278,7 +281,7 @@ class Pipeline:
         if parts:
             work = work_of(parts, depth, *numbers_for(parts, generation))
             self._wanted.clear()
-            await self._prepared.put(MicroBatch(parts, work, knobs, generation, moments))
+            await self._prepared.put(MicroBatch(parts, work, knobs, generation, self.clock(), moments))
 
     async def _parts(self, shares: dict[int, int]) -> list[Part]:
         """Those of these shares that are ready in time, and the late ones of earlier that are ready now."""
@@ -369,6 +372,7 @@ class Pipeline:
             batch, answer = item
             with self.metrics.stage_seconds.labels("commit").time(), noted(batch.moments, "commit"):
                 late = await self._commit_parts(batch, answer)
+            self._trip_s = self.clock() - batch.formed_s
             if self.tracing is not None:
                 self.tracing.tell(batch)
             if not late and not any(part.holding.lost for part in batch.parts):

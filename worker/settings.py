@@ -78,7 +78,7 @@ class WorkerSettings(_Section):
         description="states are stored at most with every n-th commit, when a write serves n / 2 ticks, and when idle",
     )
     rest_ms: float = Field(
-        default=50.0, ge=0, le=10_000, description="how long a partition without waiting ticks is not read again"
+        default=50.0, ge=0, le=10_000, description="longest rest of a partition that gave all its ticks; 0: none"
     )
     read_ahead_max: int = Field(default=8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
     ticks_kept: int = Field(default=100_000, ge=0, description="ticks of a partition kept behind its cursor")

@@ -1,12 +1,13 @@
 """Whatever happens to a fleet, its ticks get their predictions: once, in order, and the same bytes."""
 
+import asyncio
 import os
 from dataclasses import replace
 
 import pytest
 
 from scheduler.batching import BatchLimits
-from state_store import Retention, Ticks
+from state_store import Commit, Lease, Outcome, Retention, Ticks
 from tests.simulation.__main__ import replay_command
 from tests.simulation.history import Cast, History, Plan
 from tests.simulation.mutants import MUTANTS
@@ -64,8 +65,9 @@ def doomed(plan: Plan, doom: str) -> Plan:
 
 
 class NotesReads(WatchedStore):
-    """Remembers when each read of ticks began, and how long after the last one that had brought some."""
+    """Remembers how long after one read of ticks that brought some the next one began; its commits take a while."""
 
+    commit_s: float
     gaps_ms: list[int]
     ended_ms: dict[int, int]
 
@@ -77,9 +79,13 @@ class NotesReads(WatchedStore):
             self.ended_ms[partition] = self.memory.clock_ms()
         return ticks
 
+    async def commit(self, lease: Lease, commit: Commit) -> Outcome:
+        await asyncio.sleep(self.commit_s)
+        return await WatchedStore.commit(self, lease, commit)
 
-def gaps_ms(rest_s: float) -> list[int]:
-    noting = type("Noting", (NotesReads,), {"gaps_ms": [], "ended_ms": {}})
+
+def gaps_ms(rest_s: float, commit_s: float) -> list[int]:
+    noting = type("Noting", (NotesReads,), {"gaps_ms": [], "ended_ms": {}, "commit_s": commit_s})
     many = {"rest_s": rest_s, "ticks": 40, "limits": BatchLimits()}
     for seed in range(1, 4):
         play(seed, cast=Cast(store=noting), change=lambda plan: replace(calm_and_short(plan), **many))
@@ -87,8 +93,10 @@ def gaps_ms(rest_s: float) -> list[int]:
     return noting.gaps_ms
 
 
-def test_a_partition_that_gave_all_its_ticks_is_read_again_once_it_has_rested():
-    assert min(gaps_ms(rest_s=0.0)) < 20 and 100 <= min(gaps_ms(rest_s=0.1)) < 130
+def test_a_partition_that_gave_all_its_ticks_rests_as_long_as_two_micro_batches_take_but_not_too_long():
+    assert min(gaps_ms(rest_s=0.0, commit_s=0.03)) < 20
+    assert 60 <= min(gaps_ms(rest_s=0.5, commit_s=0.03)) < 120
+    assert 100 <= min(gaps_ms(rest_s=0.1, commit_s=0.3)) < 130
 
 
 def test_a_seed_is_one_exact_history(capsys):
