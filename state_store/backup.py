@@ -25,6 +25,7 @@ import msgpack
 from state_store.contract import START, Meta
 from state_store.errors import BackupRefused, BadBackup
 from state_store.logs import Logs
+from state_store.meta import whole_openings
 
 MAGIC, FORMAT = "USPB", 1
 DIGEST_BYTES = 32
@@ -67,7 +68,7 @@ async def write_backup(logs: Logs, meta: Meta, path: Path, partitions: list[int]
     with _whole_file(path) as out:
         fleet = {"partitions": meta.partitions, "layout": meta.layout, "fields": meta.fields, "schema": meta.schema}
         if meta.generation:
-            fleet |= {"generation": meta.generation, "past": meta.past}
+            fleet |= {"generation": meta.generation, "past": meta.past, "openings": meta.openings}
         out.put([MAGIC, FORMAT, {"namespace": logs.keys.namespace, **fleet}])
         for partition in partitions:
             moment, tables = await caught_up(logs, partition)
@@ -163,6 +164,7 @@ class Backup:
             raise self._bad("it does not hold as many states as it says")
         fleet = dict(header[2])
         fleet["past"] = tuple(fleet.get("past", ()))
+        fleet["openings"] = whole_openings(fleet.get("openings", ()), fleet.get("generation", 0))
         return Summary(fleet.pop("namespace"), Meta(**fleet), moments)
 
     def _arrays(self, start: int = 0) -> Iterator[tuple[list[Any], int]]:

@@ -299,7 +299,7 @@ class MemoryStateStore:
         number = self._open_next(meta)
         await self._fault("end.switch", -1)
         now = self._meta()
-        if (now.generation, now.next_opening) == (meta.generation, number):
+        if number and (now.generation, now.next_opening) == (meta.generation, number):
             self.memory.meta = replace(
                 now,
                 partitions=now.next_partitions,

@@ -1,7 +1,7 @@
 """What a fleet was made with and where it is now, and the refusal when somebody comes with other values."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from state_store.client import Address
@@ -44,11 +44,17 @@ def decode_meta(kept: Mapping[bytes, bytes], where: str) -> Meta:
             oldest=int(kept.get(b"oldest", 0)),
             next_partitions=int(kept.get(b"next_partitions", 0)),
             moved_ms=int(kept.get(b"moved_ms", 0)),
-            openings=_numbers(kept.get(b"openings", b"")) or (OPENED,) * generation,
+            openings=whole_openings(_numbers(kept.get(b"openings", b"")), generation),
             next_opening=int(kept.get(b"next_opening", 0)),
         )
     except (KeyError, ValueError) as error:
         raise WrongServer(f"{where}: its meta cannot be read ({error}): take another namespace.") from error
+
+
+def whole_openings(openings: Iterable[int], generation: int) -> tuple[int, ...]:
+    """With those that an earlier version did not note."""
+    noted = tuple(openings)
+    return noted + (OPENED,) * (generation - len(noted))
 
 
 def _numbers(text: bytes) -> tuple[int, ...]:

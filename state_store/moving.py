@@ -86,11 +86,12 @@ redis.call('HSET', KEYS[1], 'next_opening', string.format('%.0f', number))
 return number
 """
 
-# KEYS: control    ARGV: number    of a new partition; whoever took a higher one ends the move
+# KEYS: control    ARGV: number    of a new partition    reply: the one under which it is open, the highest
 _OPEN_LUA = """
-if tonumber(redis.call('HGET', KEYS[1], 'opened') or '0') < tonumber(ARGV[1]) then
-  redis.call('HSET', KEYS[1], 'opened', ARGV[1])
-end
+local opened = redis.call('HGET', KEYS[1], 'opened') or '0'
+if tonumber(opened) >= tonumber(ARGV[1]) then return opened end
+redis.call('HSET', KEYS[1], 'opened', ARGV[1])
+return ARGV[1]
 """
 
 # KEYS: meta    ARGV: generation, partitions of the next, its number, the numbers of all with it
@@ -213,12 +214,13 @@ class Moving:
             before = [int(await lasting.ask("HGET", keys.control, "opened") or 0) for keys in new]
             least = str(max(before) + 1)
             number = await lasting.ask("EVAL", _NUMBER_LUA, 1, self._keys.meta, *words, least)
-            for keys in new:
-                await lasting.ask("EVAL", _OPEN_LUA, 1, keys.control, str(number))
+            opened = [await lasting.ask("EVAL", _OPEN_LUA, 1, keys.control, str(number)) for keys in new]
+            if set(map(int, opened)) != {number}:
+                raise _ended_by_another()
             await lasting.replicated()
             openings = ",".join(map(str, (*meta.openings, number)))
             if not await lasting.ask("EVAL", _END_LUA, 1, self._keys.meta, *words, str(number), openings):
-                raise MoveRefused("Somebody else ends this move too: see `predictor repartition --status`.")
+                raise _ended_by_another()
 
     async def forget(self, meta: Meta) -> None:
         """Empties the generations before this one; refuses where ticks were left behind."""
@@ -259,6 +261,13 @@ def not_begun() -> MoveRefused:
 
 def not_drained(partition: int) -> MoveRefused:
     return MoveRefused(f"Partition {partition} still has ticks to be worked off: close and drain it first.")
+
+
+def _ended_by_another() -> MoveRefused:
+    return MoveRefused(
+        "Somebody else ends this move too: see `predictor repartition --status`, and give the same command again if it "
+        "does not come to an end."
+    )
 
 
 def left_behind(keys: PartitionKeys) -> MoveRefused:

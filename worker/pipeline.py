@@ -217,7 +217,7 @@ class Pipeline:
             if shares or any(part.done() for part in self._late):
                 self._first_s = None
                 await self._form(shares, knobs)
-                self._let_read(knobs.limits.partitions_max - len(self._able()))
+                self._let_read(max(1, knobs.limits.partitions_max - len(self._able())))
             else:
                 await self._rest()
         if self._late:
@@ -293,6 +293,7 @@ class Pipeline:
             if holding.buffered:
                 holding.space.set()
             else:
+                self._resting.pop(holding, None)  # the order is that of the times
                 self._resting[holding] = self.clock()
             begun[self._tasks.create_task(self._part(holding, *taken))] = holding
         late = (await asyncio.wait(begun, timeout=STALL_S))[1] if begun else set()

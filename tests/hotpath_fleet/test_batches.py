@@ -16,6 +16,7 @@ from scheduler.shedding import Shedder
 from state_store import Memory, MemoryStateStore
 from state_store.hotpath.commit import HotpathCommit
 from state_store.hotpath.store import HotpathStore
+from state_store.keys import partition_of
 from worker.device import Answer, _distinct
 from worker.generations import Generation, Numbers
 from worker.holding import Holding
@@ -53,10 +54,12 @@ class CountingDevice:
 
 
 class Bench:
-    """One pipeline over one partition, in memory."""
+    """One pipeline over one partition or some, in memory."""
 
-    def __init__(self, **limits):
-        self.memory = Memory(lambda: int(time.time() * 1000))
+    def __init__(self, partitions=1, **limits):
+        self.memory, self.partitions = Memory(lambda: int(time.time() * 1000)), partitions
+        homes = {partition_of(asset := b"asset %d" % n, partitions): asset for n in range(50)}
+        self.names = [homes[partition] for partition in range(partitions)]
         self.store = MemoryStateStore(self.memory)
         self.device = CountingDevice()
         generations = SimpleNamespace(current=Generation(0, Numbers(None, LAYOUT), {}))
@@ -64,12 +67,14 @@ class Bench:
         self.sent = 0
 
     async def run(self, play):
-        await self.store.open_fleet(1, LAYOUT, {})
+        await self.store.open_fleet(self.partitions, LAYOUT, {})
         async with asyncio.TaskGroup() as tasks:
             self.pipeline.start(tasks)
-            self.pipeline.hold(Holding(await self.store.acquire(0, "w", 60_000)))
+            for partition in range(self.partitions):
+                self.pipeline.hold(Holding(await self.store.acquire(partition, "w", 60_000)))
             await play()
-            await self.applied(self.sent)
+            if self.partitions == 1:
+                await self.applied(self.sent)
             await self.pipeline.drain()
 
     async def send(self, count):
@@ -78,10 +83,31 @@ class Bench:
             self.memory.append(0, {b"a": b"asset-%d" % (self.sent % 7), b"y": b"1.5", b"t": b"%d" % self.sent})
         await self.memory.wake()
 
-    async def applied(self, count):
+    async def send_to(self, partition, count):
+        """Ticks of one asset that belongs there."""
+        for _ in range(count):
+            self.sent += 1
+            self.memory.append(partition, {b"a": self.names[partition], b"y": b"1.5", b"t": b"%d" % self.sent})
+        await self.memory.wake()
+
+    async def applied(self, count, partition=0):
         async with asyncio.timeout(20):
-            while (await self.store.probe(0)).applied < count:
+            while (await self.store.probe(partition)).applied < count:
                 await asyncio.sleep(0.005)
+
+
+def test_a_partition_with_one_tick_has_its_turn_though_others_are_never_worked_off():
+    bench = Bench(partitions=3, partitions_max=2, ticks_max=4, read_max=16, read_below=8)
+
+    async def play():
+        for partition, ticks in ((2, 1), (0, 2000), (1, 2000)):
+            await bench.send_to(partition, ticks)
+        await bench.applied(1, partition=2)
+        await bench.send_to(2, 1)
+        await bench.applied(2, partition=2)
+        assert (await bench.store.probe(0)).backlog > 500
+
+    asyncio.run(bench.run(play))
 
 
 def test_without_a_window_a_tick_is_taken_at_once_and_with_one_it_waits_for_others():

@@ -6,6 +6,7 @@ import pytest
 
 from state_store import BackupRefused, BadBackup, FleetMismatch, MoveRefused, PartitionHeld, RedisStateStore, Retention
 from state_store.backup import DIGEST_BYTES, Backup, write_backup
+from state_store.keys import Keys
 from state_store.logs import Logs, Looking
 from state_store.restore import restore
 
@@ -235,6 +236,9 @@ async def test_a_backup_of_other_partitions_is_refused_by_name_and_goes_into_an_
         other = fleet.store()
         meta = await other.read_meta()
         assert (meta.generation, meta.partitions, meta.oldest) == (2, 4, 2)
+        assert meta.openings == (await store.read_meta()).openings
+        control = Keys(fleet.namespace, 2).of(0).control
+        assert await fleet.client.hget(control, "opened") == b"%d" % meta.opening > b"1"
         assert await other.load(3, fleet.assets[:3]) == await store.load(3, fleet.assets[:3]) != [None] * 3
         await put_back(fleet, tmp_path / "new")  # An import that died is given again.
         await other.begin_move(5)

@@ -6,7 +6,7 @@ export async function readMeta(redis, namespace) {
   const named = {};
   for (let i = 0; i < kept.length; i += 2) named[kept[i]] = kept[i + 1].toString();
   const generation = Number(named.generation ?? 0); // how often the number of partitions was changed
-  const opening = generation ? (named.openings ?? "1").split(",").pop() : 0; // its number
+  const opening = generation ? (named.openings || "1").split(",").pop() : 0; // its number
   return { partitions: Number(named.partitions), generation, opening, fields: JSON.parse(named.fields) };
 }
 

@@ -32,7 +32,7 @@ async function sendBatch(partition) {
   if (code.toString() === "GAP") return rewind(outbox, last);
   if (code.toString() === "STALE") throw new Refused(`a newer producer named '${name}' sends here`);
   if (code.toString() === "MOVED") {
-    const first = Math.max(last, outbox.taken) + 1, left = outbox.waiting.length - (first - 1 - outbox.taken);
+    const first = last + 1, left = outbox.waiting.length + outbox.taken - last; // more than wait, if some were lost
     throw new Refused(`partition ${partition} is closed, the fleet gets other partitions: its ticks from number ${first}` +
       ` on (${left}) were not taken; send them when generation or openings in ${namespace}:meta have changed`);
   }
