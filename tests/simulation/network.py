@@ -168,7 +168,8 @@ class FaultyStore:
         return await self.inner.end_move()
 
     async def commit(self, lease: Lease, commit: Commit) -> Outcome:
-        if self.wire.random.random() < self.wire.weather.late_copies:
+        copied = self.wire.random.random() < self.wire.weather.late_copies
+        if copied and self.wire.unbroken(lease.partition):  # behind another connection none is sent
             copies = self._make()
             copies.follow(replace(self.wire.server.meta, generation=self.inner.generation))
             self.wire.loop.spawn(self._arrive_late(copies, lease, commit), None)
