@@ -24,7 +24,7 @@ from functools import lru_cache
 from itertools import chain, repeat
 from typing import Any
 
-from state_store.contract import Commit, Control, Lease, Outcome, Retention, ascending
+from state_store.contract import Commit, Control, Lease, Outcome, Retention, ascending, id_order
 from state_store.keys import PartitionKeys
 from state_store.lease import CONTROL_FIELDS
 from state_store.retention import advance, decode_marks, encode_marks
@@ -56,9 +56,17 @@ def settle(control: Control, lease: Lease, commit: Commit) -> Outcome | None:
         return Outcome.ALREADY
     if (control.epoch, control.nonce) != (lease.epoch, lease.nonce):
         return Outcome.FENCED
-    if control.cursor != commit.before:
+    if control.cursor != commit.before or _goes_back(control, commit):
         return Outcome.CONFLICT
     return None
+
+
+def _goes_back(control: Control, commit: Commit) -> bool:
+    """Whether the stored states reflect more: a late copy of some states would say that the others are missing."""
+    reflected = commit.state_cursor
+    if reflected is None or reflected == control.state_cursor:
+        return False
+    return id_order(reflected) < id_order(control.state_cursor)
 
 
 def build(commit: Commit, control: Control, keys: PartitionKeys, retention: Retention, until_ms: int) -> Request:

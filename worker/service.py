@@ -250,7 +250,9 @@ class Worker:
         self.setbacks[holding.partition] = min(count, 32), self.clock() + pause_s
 
     def _gone(self, partition: int) -> None:
-        """Another worker reports on it now."""
+        """Another worker reports on it now, unless it was taken again meanwhile."""
+        if partition in self.pipeline.holdings:
+            return
         self.since_ms.pop(partition, None)
         self.metrics.backlog.forget(partition)
         self.metrics.oldest_age_seconds.forget(partition)

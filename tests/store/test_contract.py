@@ -249,6 +249,18 @@ async def test_states_may_trail_the_cursor(open_fleet, commit_of):
         assert (heir.cursor, heir.state_cursor) == (ids[3], ids[1])
 
 
+async def test_a_late_copy_of_some_states_does_not_say_that_the_others_are_missing(open_fleet, commit_of):
+    async with open_fleet() as fleet:
+        store, ids = fleet.store(), await fleet.feed(2)
+        lease = await store.acquire(P, "one", TTL_MS)
+        ticks = await store.read(P, lease.cursor, 10, 0)
+        assert await store.commit(lease, commit_of(lease, ticks)) is Outcome.OK
+        nothing = {"ids": [], "assets": [], "times_ns": ticks.times_ns[:0], "payloads": np.empty(0, "V1"), "applied": 0}
+        copy = {"before": ids[1], "after": ids[1], "state_cursor": b"0-0", **nothing, "request_ids": None}
+        assert await store.commit(lease, commit_of(lease, ticks[1:], **copy)) is Outcome.CONFLICT
+        assert (await store.probe(P)).state_cursor == ids[1]
+
+
 async def test_trimming_keeps_the_retention_and_every_unread_tick(open_fleet, commit_of):
     async with open_fleet() as fleet:
         kept, total, step = 400, 1600, 200
