@@ -34,6 +34,10 @@ class Timeouts:
     resolve_s: float = 10.0  # For finding out what became of a commit whose connection broke.
 
 
+# Who only asks holds no lease meanwhile, and would rather wait for a busy machine than ask again.
+UNHURRIED = Timeouts(connect_s=5.0, reply_s=10.0)
+
+
 @dataclass(frozen=True)
 class Address:
     """A server's place and the right to enter."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from state_store.client import Address, Timeouts
+from state_store.client import UNHURRIED, Address, Timeouts
 from state_store.contract import START, Meta, Probe, id_order, tick_fields
 from state_store.errors import SlotMoved
 from state_store.frames import Opened, is_frame, ticks_in
@@ -26,7 +26,7 @@ class Looking:
 
     def __init__(self, place: str | Address, timeouts: Timeouts | None = None) -> None:
         self.address = Address.parse(place) if isinstance(place, str) else place
-        self.route = Route(self.address, timeouts or Timeouts())
+        self.route = Route(self.address, timeouts or UNHURRIED)
         self._wires: dict[Address, Connection] = {}
         self._turn = asyncio.Lock()
 

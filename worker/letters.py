@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from state_store import RedisStateStore
 from state_store.letters import Home, Letter, Letters, Requeued
 from state_store.logs import Logs, Looking
 from worker.errors import BadInput
+from worker.reach import open_store
 from worker.settings import Settings
 
 _PLACE = re.compile(r"(?:(?:(\d{1,5})\.)?(\d{1,5}):)?(\d{1,20}-\d{1,20})")
@@ -20,13 +20,8 @@ _PLACE = re.compile(r"(?:(?:(\d{1,5})\.)?(\d{1,5}):)?(\d{1,20}-\d{1,20})")
 @asynccontextmanager
 async def open_letters(settings: Settings) -> AsyncIterator[Letters]:
     """The dead letters of the fleet that the settings name."""
-    store = RedisStateStore(settings.redis.url, namespace=settings.redis.namespace)
-    try:
-        meta = await store.read_meta()
-        async with Looking(settings.redis.url) as looking:
-            yield Letters(Logs(looking, settings.redis.namespace), meta)
-    finally:
-        await store.close()
+    async with open_store(settings) as store, Looking(settings.redis.url) as looking:
+        yield Letters(Logs(looking, settings.redis.namespace), await store.read_meta())
 
 
 async def overview(letters: Letters, newest: int) -> dict[str, Any]:

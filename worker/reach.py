@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from state_store import RedisStateStore
+from state_store.client import UNHURRIED
 from state_store.server import EmbeddedRedis
 from worker.errors import FleetFailed
 from worker.exits import notice
@@ -36,7 +37,7 @@ def reachable(settings: Settings) -> Iterator[Settings]:
 @contextlib.asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[RedisStateStore]:
     """The store for looking; a worker has its own, with retention."""
-    store = RedisStateStore(settings.redis.url, namespace=settings.redis.namespace)
+    store = RedisStateStore(settings.redis.url, namespace=settings.redis.namespace, timeouts=UNHURRIED)
     try:
         yield store
     finally:

@@ -25,7 +25,7 @@ from state_store.keys import partition_of
 
 P, PARTITIONS = 3, 4
 QUICK = ProducerLimits(batch_size_max=16, linger_ms=1.0, patience_s=5.0)
-IMPATIENT = ProducerLimits(batch_size_max=16, linger_ms=1.0, backlog_max=20, patience_s=0.2)
+IMPATIENT = ProducerLimits(batch_size_max=16, linger_ms=1.0, backlog_max=20, patience_s=1.0)
 
 
 def producer_of(fleet, url=None, name=None, limits=QUICK):

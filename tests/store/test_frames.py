@@ -351,7 +351,7 @@ async def test_a_frame_that_the_server_has_in_part_is_sent_from_its_first_tick_t
 
 
 async def test_a_full_partition_takes_exactly_as_many_ticks_as_it_may(open_redis):
-    limits = ProducerLimits(batch_size_max=16, linger_ms=1.0, backlog_max=20, patience_s=0.3)
+    limits = ProducerLimits(batch_size_max=16, linger_ms=1.0, backlog_max=20, patience_s=1.0)
     async with open_redis() as fleet:
         with pytest.raises(PartitionFull, match="20 unread ticks"):
             async with framing(fleet, limits=limits) as producer:

@@ -135,13 +135,14 @@ async def test_a_batch_of_unknown_outcome_is_asked_for_where_it_went(open_redis,
 async def test_a_producer_that_waits_is_told_and_grows_no_further(open_redis):
     async with open_redis() as fleet:
         store = fleet.stores[0]
-        limits = ProducerLimits(waiting_max=4, patience_s=0.3)
+        limits = ProducerLimits(waiting_max=4, patience_s=1.0)
         async with TickProducer(fleet.url, fleet.namespace, limits=limits) as producer:
             await close_all(store, 7)
             with pytest.raises(PartitionMoved, match="is closed while the fleet gets another number"):
                 await send(producer, range(100))
             assert producer.sent <= 4 * PARTITIONS
             await move(store, 7)
+            producer.limits = ProducerLimits()
             await producer.flush()
             assert producer.accepted == producer.sent
 
