@@ -299,7 +299,7 @@ class MemoryStateStore:
         number = self._open_next(meta)
         await self._fault("end.switch", -1)
         now = self._meta()
-        if number and (now.generation, now.next_opening) == (meta.generation, number):
+        if number and now.generation == meta.generation and now.next_opening >= number:
             self.memory.meta = replace(
                 now,
                 partitions=now.next_partitions,
@@ -307,7 +307,7 @@ class MemoryStateStore:
                 past=(*now.past, now.partitions),
                 next_partitions=0,
                 moved_ms=self.memory.clock_ms(),
-                openings=(*now.openings, number),
+                openings=(*now.openings, now.next_opening),  # Who came later opened all of them again.
                 next_opening=0,
             )
         return await self.read_meta()

@@ -88,22 +88,24 @@ return number
 
 # KEYS: control    ARGV: number    of a new partition    reply: the one under which it is open, the highest
 _OPEN_LUA = """
-local opened = redis.call('HGET', KEYS[1], 'opened') or '0'
-if tonumber(opened) >= tonumber(ARGV[1]) then return opened end
-redis.call('HSET', KEYS[1], 'opened', ARGV[1])
-return ARGV[1]
+local opened = redis.call('HGET', KEYS[1], 'opened')
+if not opened or tonumber(opened) < tonumber(ARGV[1]) then opened = ARGV[1] end
+redis.call('HSET', KEYS[1], 'opened', opened)  -- the same again too: WAIT waits for what its own connection wrote
+return opened
 """
 
 # KEYS: meta    ARGV: generation, partitions of the next, its number, the numbers of all with it
+# reply: that number; another, which somebody else has taken meanwhile; 0 when the move is ended or unknown here
 _END_LUA = """
 local kept = redis.call('HMGET', KEYS[1], 'generation', 'next_partitions', 'partitions', 'past', 'next_opening')
-if (kept[1] or '0') ~= ARGV[1] or kept[2] ~= ARGV[2] or kept[5] ~= ARGV[3] then return 0 end
+if (kept[1] or '0') ~= ARGV[1] or kept[2] ~= ARGV[2] then return 0 end
+if kept[5] ~= ARGV[3] then return tonumber(kept[5] or '0') end
 local t = redis.call('TIME')
 redis.call('HSET', KEYS[1], 'generation', tonumber(ARGV[1]) + 1, 'partitions', ARGV[2],
   'past', (kept[4] and kept[4] .. ',' or '') .. kept[3], 'openings', ARGV[4],
   'moved_ms', string.format('%.0f', t[1] * 1000 + math.floor(t[2] / 1000)))
 redis.call('HDEL', KEYS[1], 'next_partitions', 'next_opening')
-return 1
+return tonumber(ARGV[3])
 """
 
 
@@ -214,13 +216,18 @@ class Moving:
             before = [int(await lasting.ask("HGET", keys.control, "opened") or 0) for keys in new]
             least = str(max(before) + 1)
             number = await lasting.ask("EVAL", _NUMBER_LUA, 1, self._keys.meta, *words, least)
-            opened = [await lasting.ask("EVAL", _OPEN_LUA, 1, keys.control, str(number)) for keys in new]
-            if set(map(int, opened)) != {number}:
-                raise _ended_by_another()
-            await lasting.replicated()
-            openings = ",".join(map(str, (*meta.openings, number)))
-            if not await lasting.ask("EVAL", _END_LUA, 1, self._keys.meta, *words, str(number), openings):
-                raise _ended_by_another()
+            # Those who end a move at once all go over to the highest number; the first who comes through ends it.
+            while number:
+                opened = [await lasting.ask("EVAL", _OPEN_LUA, 1, keys.control, str(number)) for keys in new]
+                highest = max(map(int, opened))
+                if highest == number:
+                    await lasting.replicated()
+                    openings = ",".join(map(str, (*meta.openings, number)))
+                    highest = await lasting.ask("EVAL", _END_LUA, 1, self._keys.meta, *words, str(number), openings)
+                    if highest == number:
+                        return
+                number = highest if highest > number else 0
+            raise _ended_by_another()
 
     async def forget(self, meta: Meta) -> None:
         """Empties the generations before this one; refuses where ticks were left behind."""
