@@ -29,7 +29,7 @@ def lines(title: str, x: str, y: str, series: Mapping[str, Points], log_x: bool 
 def bars(title: str, unit: str, rows: Mapping[str, Mapping[str, float]]) -> str:
     """A bar for each row, of parts laid end to end."""
     longest = max(sum(parts.values()) for parts in rows.values())
-    left, step = 190, (HEIGHT - TOP - BOTTOM) / len(rows)
+    left, step = 215, (HEIGHT - TOP - BOTTOM) / len(rows)
     names = list(dict.fromkeys(name for parts in rows.values() for name in parts))
     drawn = []
     for row, (label, parts) in enumerate(rows.items()):
