@@ -1,9 +1,10 @@
 """What the road itself costs: the same bytes through Redis, with no predictor.
 
     python -m loadtests.floor identity URL NAME PARTITIONS    the whole worker, on a device that only copies
+    python -m loadtests.floor distant URL NAME PARTITIONS     the same, its device as slow as a graph that needs no core
     python -m loadtests.floor encoded URL NAME PARTITIONS     the cheapest client: commits encoded before the run
 
-The first keeps every promise of a worker and makes no predictions. The second keeps none: it reads, and answers as many
+The first two keep every promise of a worker and make no predictions. The last keeps none: it reads, and answers as many
 ticks as a worker takes at once with the same bytes; what it costs is what Redis and the kernel cost.
 """
 
@@ -12,6 +13,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle
 from types import SimpleNamespace
@@ -34,12 +36,14 @@ from worker.wiring import depths, make_pipeline, make_store
 
 RECEIVE_BYTES = 1 << 20
 COMMIT_TICKS = 256  # a worker's share of a full micro-batch for each of 16 partitions
+DISTANT_S = 60e-6  # for a tick: so slow that two workers leave two cores time to spare
 
 
 class IdentityDevice:
     """Stands where `worker.device.Device` stands: rows go out as they came in, all payloads are alike."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tick_s: float = 0.0) -> None:
+        self.tick_s = tick_s
         program = Program(settings.config(), cache_dir=None)
         self.table = RowTable(program.cold(1)[0], settings.worker.rows_kept)
         self.depths = depths(settings.config())
@@ -69,6 +73,7 @@ class IdentityDevice:
         slots, row_of = _distinct(work)
         touched = np.concatenate(slots)
         self.table.rows[touched] = self.table.rows[touched]
+        time.sleep(self.tick_s * len(row_of))
         return Answer(
             np.repeat(self.result, len(row_of)),
             np.repeat(self.payload, len(row_of)),
@@ -81,11 +86,11 @@ class IdentityDevice:
         return np.repeat(self.record, len(slots), 0)
 
 
-async def serve_identity(settings: Settings) -> None:
+async def serve_identity(settings: Settings, tick_s: float = 0.0) -> None:
     """As `worker.service.run_worker` does, with another device."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    device, store, metrics = IdentityDevice(settings), make_store(settings), Metrics()
+    device, store, metrics = IdentityDevice(settings, tick_s), make_store(settings), Metrics()
     try:
         partitions = await join(store, device.program, None)  # type: ignore[arg-type]
         pipeline = make_pipeline(settings, store, device, metrics)  # type: ignore[arg-type]
@@ -163,8 +168,8 @@ def main() -> None:
     kind, url, name, partitions = sys.argv[1:]
     logging.basicConfig(level=logging.INFO)
     settings = load({"redis": {"url": url}, "worker": {"name": name}})
-    if kind == "identity":
-        return uvloop.run(serve_identity(settings))
+    if kind != "encoded":
+        return uvloop.run(serve_identity(settings, DISTANT_S if kind == "distant" else 0.0))
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     EncodedClient(url.removeprefix("unix://"), settings, int(partitions)).serve(stopped)

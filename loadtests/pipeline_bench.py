@@ -4,6 +4,7 @@ Every run is a fresh Redis with fresh workers; the variants take turns, so that 
 
     product     workers as they are                           with the append-only file on and off, 1 and 2 workers
     identity    the same workers with a device that copies    what everything but the predictor costs
+    distant     a device that needs time, but no core         what a second worker gives while the cores have time
     encoded     commits of the same bytes, made before        what Redis and the kernel cost
     client      the product fed by `TickProducer`              with ticks alone and in frames, else by ready bytes
 
@@ -16,7 +17,7 @@ from typing import Any
 
 from loadtests.producer import ALONE, FRAMES
 from loadtests.results import about
-from loadtests.rig import ENCODED, IDENTITY, PRODUCT, Rig, Shape
+from loadtests.rig import DISTANT, ENCODED, IDENTITY, PRODUCT, Rig, Shape
 from loadtests.statistics import medians, ratio
 
 EVERY_TIME = (("USP_WORKER__STATE_EVERY", "1"),)
@@ -33,6 +34,8 @@ VARIANTS = {
     "client, frames": Shape(PRODUCT, client=FRAMES),
     "product, 2 workers": Shape(PRODUCT, workers=2),
     "product, 2 workers, no AOF": Shape(PRODUCT, workers=2, aof=False),
+    "distant": Shape(DISTANT),
+    "distant, 2 workers": Shape(DISTANT, workers=2),
 }
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 UNLOADED_RATE = 20.0  # one tick at a time
@@ -100,6 +103,7 @@ def _ratios(full: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
         "throughput: AOF off / on": throughput("product, no AOF", "product"),
         "throughput: 2 workers / 1": throughput("product, 2 workers", "product"),
         "throughput: 2 workers / 1, no AOF": throughput("product, 2 workers, no AOF", "product, no AOF"),
+        "throughput: 2 workers / 1, distant": throughput("distant, 2 workers", "distant"),
     }
     for variant in ("product", "product, no AOF"):
         if variant in full:

@@ -95,7 +95,8 @@ def _pipeline_plots(figures: dict[str, Any]) -> list[Plot]:
     full = figures["full_load"]
     spent = {variant: run["cpu_us_per_tick"] for variant, run in full.items()}
     rates = {variant: {"ticks/s": run["ticks_per_second"]} for variant, run in full.items()}
-    workers = {name: rate for name, rate in rates.items() if name.startswith("product") and "states" not in name}
+    alike = ("product", "product, no AOF", "distant")
+    workers = {name: rate for name, rate in rates.items() if name.replace(", 2 workers", "") in alike}
     found = [
         ("pipeline_latency", title, latency),
         ("pipeline_fill", "Batch fill", plots.lines("Ticks a commit against load", "ticks/s, scheduled", "", fill)),

@@ -34,9 +34,9 @@ from state_store import EmbeddedRedis, RedisStateStore
 HOME = Path(".predictor")
 PATIENCE_S = 120.0
 POLL_S = 0.05
-PRODUCT, IDENTITY, ENCODED, STAGES = "product", "identity", "encoded", "stages"
-MODULES = {IDENTITY: "loadtests.floor", ENCODED: "loadtests.floor", STAGES: "loadtests.stages"}
-LEASED = (PRODUCT, IDENTITY, STAGES)
+PRODUCT, IDENTITY, DISTANT, ENCODED, STAGES = "product", "identity", "distant", "encoded", "stages"
+MODULES = dict.fromkeys((IDENTITY, DISTANT, ENCODED), "loadtests.floor") | {STAGES: "loadtests.stages"}
+LEASED = (PRODUCT, IDENTITY, DISTANT, STAGES)
 PEERS = {
     "per-tick": "per_tick",
     "per-tick-library": "per_tick",

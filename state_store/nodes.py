@@ -6,9 +6,11 @@ import redis.exceptions
 from redis.asyncio import Redis
 
 from state_store.client import Address
-from state_store.refusals import control_error
+from state_store.refusals import control_error, unreachable
 from state_store.route import Route
 from state_store.slots import key_of
+
+_CLOSED = "the handler is closed"  # So uvloop speaks of a connection that broke between two writes of one opening.
 
 
 class Nodes:
@@ -26,6 +28,10 @@ class Nodes:
                 return await self._execute(address, asking, words)
             except redis.exceptions.RedisError as error:
                 raise control_error(error, str(address)) from None
+            except RuntimeError as error:
+                if _CLOSED not in str(error):
+                    raise
+                raise unreachable(ConnectionResetError("closed while it was opened"), str(address)) from None
 
         return await self.route.follow(key_of(words), attempt)
 

@@ -30,7 +30,7 @@ def graph(folder):
 
 @pytest.fixture(scope="module")
 def pipeline(folder):
-    plan = pipeline_bench.Plan(shares=(0.2,), variants=("identity", "encoded"), **TINY)
+    plan = pipeline_bench.Plan(shares=(0.2,), variants=("identity", "distant", "encoded"), **TINY)
     tiny = {name: replace(shape, waiting=2000) for name, shape in pipeline_bench.VARIANTS.items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline_bench, "VARIANTS", tiny)
@@ -48,7 +48,7 @@ def test_graph_gives_throughput_and_cost_beside_the_naive_loop(graph):
 
 
 def test_pipeline_gives_throughput_cost_of_everyone_and_latency_without_losing_a_tick(pipeline):
-    assert set(pipeline["full_load"]) == {"identity", "encoded"}
+    assert set(pipeline["full_load"]) == {"identity", "distant", "encoded"}
     for run in pipeline["full_load"].values():
         assert run["ticks_per_second"] > 0
         assert set(run["cpu_us_per_tick"]) == PARTIES

@@ -1,11 +1,16 @@
 """Every way in which a server cannot be had gives one line: what, where, and the remedy."""
 
 import asyncio
+import itertools
 import socket
 import ssl
+import struct
+import threading
+import time
 from contextlib import suppress
 
 import pytest
+import uvloop
 
 from state_store import (
     BadUrl,
@@ -146,6 +151,47 @@ async def test_something_else_answers():
         assert isinstance(error, WrongServer) and "does not speak TLS" in str(error)
     listener.close()
     await listener.wait_closed()
+
+
+def serve_nobody_to_the_end(listener):
+    """A server that is alone, and breaks every connection that speaks RESP3 soon after its first answer."""
+    for n in itertools.count():
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return
+        with suppress(ConnectionError), client:
+            if b"SELECT" in client.recv(1000):
+                client.sendall(b"+OK\r\n")
+                client.recv(1000)
+                client.sendall(b"-ERR unknown command 'HELLO'\r\n")
+                client.recv(1000)
+                continue
+            client.sendall(b"%1\r\n$5\r\nproto\r\n:3\r\n")
+            broken_s = time.perf_counter() + n % 100 * 4e-6
+            while time.perf_counter() < broken_s:
+                pass
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_a_connection_that_breaks_at_any_moment_of_its_opening_is_called_lost():
+    """Under uvloop, as in a worker, where about every thirtieth breaks between two writes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = threading.Thread(target=serve_nobody_to_the_end, args=(listener,))
+        serving.start()
+
+        async def ask_again_and_again():
+            store = RedisStateStore(f"redis://127.0.0.1:{listener.getsockname()[1]}")
+            for _ in range(1000):
+                with pytest.raises(StoreUnavailable, match="was lost"):
+                    await store.read_meta()
+            await store.close()
+
+        try:
+            uvloop.run(ask_again_and_again())
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            serving.join()
 
 
 async def test_passwords_wanted_and_wrong(tmp_path):

@@ -30,7 +30,7 @@ from state_store.slots import SLOTS, key_of, read_slots, slot_of
 P, PARTITIONS, TTL_MS = 3, 4, 60_000
 ROLES = ("producer", "worker", "reader", "operator")
 ACL = Path(__file__).parents[2] / "deploy" / "acl"
-PATIENT = Timeouts(connect_s=0.5, reply_s=0.5, resolve_s=0.2)
+PATIENT = Timeouts(connect_s=2.0, reply_s=2.0, resolve_s=0.2)
 ASSETS = {p: next(a for a in map("asset-{}".format, range(99)) if partition_of(a.encode(), 4) == p) for p in range(4)}
 
 
@@ -180,7 +180,7 @@ async def test_a_slot_from_which_no_key_has_gone_yet_takes_ticks_and_can_be_look
             cluster.open_slot(slot, target)
             try:
                 await producer.send(ASSETS[P], 2.0)
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(20):
                     await producer.flush()
                 assert (await store.probe(P)).backlog == producer.accepted == 2
             finally:

@@ -1,7 +1,6 @@
 """Saving and exporting in the background: at once, in order, told truthfully, and usable again."""
 
 import threading
-import time
 
 import pytest
 
@@ -31,9 +30,7 @@ def studied(make_study):
 
 def test_a_save_returns_at_once_and_is_there_when_it_is_said_to_be(studied, make_study, tmp_path, stuck):
     behind = AsyncMetaOptimizer(studied)
-    begin = time.perf_counter()
     saved = behind.save_study_async(tmp_path / "s.json")
-    assert time.perf_counter() - begin < 1
     assert not behind.wait_for_io_completion(0.05)
     stuck.set()
     assert behind.wait_for_io_completion(30)
