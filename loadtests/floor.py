@@ -42,8 +42,7 @@ DISTANT_S = 60e-6  # for a tick: so slow that two workers leave two cores time t
 class IdentityDevice:
     """Stands where `worker.device.Device` stands: rows go out as they came in, all payloads are alike."""
 
-    def __init__(self, settings: Settings, tick_s: float = 0.0) -> None:
-        self.tick_s = tick_s
+    def __init__(self, settings: Settings) -> None:
         program = Program(settings.config(), cache_dir=None)
         self.table = RowTable(program.cold(1)[0], settings.worker.rows_kept)
         self.depths = depths(settings.config())
@@ -73,7 +72,6 @@ class IdentityDevice:
         slots, row_of = _distinct(work)
         touched = np.concatenate(slots)
         self.table.rows[touched] = self.table.rows[touched]
-        time.sleep(self.tick_s * len(row_of))
         return Answer(
             np.repeat(self.result, len(row_of)),
             np.repeat(self.payload, len(row_of)),
@@ -86,11 +84,19 @@ class IdentityDevice:
         return np.repeat(self.record, len(slots), 0)
 
 
-async def serve_identity(settings: Settings, tick_s: float = 0.0) -> None:
+class DistantDevice(IdentityDevice):
+    """One that is elsewhere: its thread waits as long as a graph there would take, and needs no core for it."""
+
+    def _run(self, work: Work) -> Answer:
+        time.sleep(DISTANT_S * len(work.values))
+        return super()._run(work)
+
+
+async def serve_identity(settings: Settings, kind: type[IdentityDevice] = IdentityDevice) -> None:
     """As `worker.service.run_worker` does, with another device."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    device, store, metrics = IdentityDevice(settings, tick_s), make_store(settings), Metrics()
+    device, store, metrics = kind(settings), make_store(settings), Metrics()
     try:
         partitions = await join(store, device.program, None)  # type: ignore[arg-type]
         pipeline = make_pipeline(settings, store, device, metrics)  # type: ignore[arg-type]
@@ -169,7 +175,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     settings = load({"redis": {"url": url}, "worker": {"name": name}})
     if kind != "encoded":
-        return uvloop.run(serve_identity(settings, DISTANT_S if kind == "distant" else 0.0))
+        return uvloop.run(serve_identity(settings, DistantDevice if kind == "distant" else IdentityDevice))
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
     EncodedClient(url.removeprefix("unix://"), settings, int(partitions)).serve(stopped)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from state_store import ConfigGeneration, StateStore
+from state_store.client import UNHURRIED
 from state_store.hotpath.store import HotpathStore
 from worker.errors import BadInput
 from worker.generations import EVERYONE, GROUPS, QUOTAS, of_group, with_numbers
@@ -67,7 +68,7 @@ async def _published(
     number = await store.publish_config(known, values)
     if number is None:
         raise BadInput(f"somebody else published after generation {known}; look at it, then try again")
-    tuner = HotpathStore(settings.redis.url, settings.redis.namespace)
+    tuner = HotpathStore(settings.redis.url, settings.redis.namespace, timeouts=UNHURRIED)
     try:
         await tuner.announce_numbers()  # a hint: workers look every now and then anyway
     finally:

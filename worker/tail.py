@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from state_store import PredictionReader, StoreUnavailable
+from state_store.client import UNHURRIED
 from state_store.reader import RawPredictions
 from worker.exits import notice
 from worker.lines import prediction_line
@@ -16,7 +17,7 @@ PAUSE_S = 1.0
 
 async def follow(settings: Settings, start: str, until_idle_s: float | None, emit: Callable[[Mapping], None]) -> None:
     """Emits every prediction from `start` on; ends when none came for `until_idle_s`."""
-    async with PredictionReader(settings.redis.url, settings.redis.namespace, start) as reader:
+    async with PredictionReader(settings.redis.url, settings.redis.namespace, start, timeouts=UNHURRIED) as reader:
         assert reader.meta is not None
         last = time.monotonic()
         while until_idle_s is None or time.monotonic() - last < until_idle_s:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from state_store.client import UNHURRIED
 from state_store.hotpath.store import HotpathStore, Shown
 from worker.errors import BadInput, OrderRefused
 from worker.hotpath.document import RefusedDocument, decode
@@ -28,7 +29,8 @@ async def open_tuner(settings: Settings) -> AsyncIterator[HotpathStore]:
     """The tuner's keys of a fleet that exists."""
     async with open_store(settings) as fleet:
         await fleet.read_meta()  # a fleet must be there
-    store = HotpathStore(settings.redis.url, settings.redis.namespace, audit_max=settings.hotpath.audit_max)
+    place, audit_max = settings.redis, settings.hotpath.audit_max
+    store = HotpathStore(place.url, place.namespace, timeouts=UNHURRIED, audit_max=audit_max)
     try:
         yield store
     finally:
