@@ -22,7 +22,7 @@ from state_store import (
 from worker.beside import Beside
 from worker.device import Device
 from worker.errors import WrongBits
-from worker.garbage import spare_the_collector
+from worker.garbage import give_back_memory, spare_the_collector, sweep
 from worker.holding import Holding
 from worker.hotpath.tuning import Tuning
 from worker.metrics import Metrics
@@ -66,6 +66,7 @@ async def run_worker(
         tuning = make_tuning(settings, pipeline, metrics)
         worker = Worker(store, pipeline, settings, metrics, partitions, tuning, await compare(store, device, pipeline))
         spare_the_collector()
+        give_back_memory()
         on_progress("ready")
         await worker.run(stop)
     finally:
@@ -235,6 +236,8 @@ class Worker:
         """A lost lease that is still in this worker's name would only keep others, and itself, waiting."""
         lost = {holding.partition: partial(self._give_back, holding) for holding in self.pipeline.lost}
         await self.beside.each(lost, self.beat_s)
+        if lost and not self.pipeline.lost:
+            sweep()
 
     async def _give_back(self, holding: Holding) -> None:
         await holding.settled()

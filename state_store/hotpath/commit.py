@@ -17,6 +17,7 @@ from state_store.hotpath.lease import Leadership
 from state_store.keys import HotpathKeys
 
 HISTORY_MAX = 1000
+RECENT_MAX = 1000  # events for people to look at
 PROBES = ("plus", "minus", "update")  # What a tuner does of its own accord; everything else leads back, or was ordered.
 SAFE = ("rollback", "abort", "safe")  # What must always be possible.
 
@@ -50,7 +51,7 @@ local at = 14
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
   redis.call('XADD', KEYS[6], '*', 'e', ARGV[at])
-  redis.call('XADD', KEYS[8], 'MAXLEN', '~', 10000, '*', 'e', ARGV[at])
+  redis.call('XADD', KEYS[8], 'MAXLEN', '~', RECENT_MAX, '*', 'e', ARGV[at])
 end
 at = at + 1
 for _ = 1, tonumber(ARGV[at]) do
@@ -60,7 +61,7 @@ end
 for i = at + 1, #ARGV do redis.call('HDEL', KEYS[7], ARGV[i]) end
 audit = redis.call('XLEN', KEYS[6])
 return reply('OK')
-"""
+""".replace("RECENT_MAX", str(RECENT_MAX))
 
 
 class HotpathOutcome(Enum):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from state_store.client import Address, Timeouts
-from state_store.hotpath.commit import Committed, HotpathCommit, commit_words, decode_committed
+from state_store.hotpath.commit import RECENT_MAX, Committed, HotpathCommit, commit_words, decode_committed
 from state_store.hotpath.lease import Leadership, Led, decode_leadership, lease_words
 from state_store.hotpath.news import NEWS_MAX, NUMBERS, News
 from state_store.hotpath.replicas import Replicas
@@ -18,7 +18,6 @@ from state_store.route import Route
 
 DIGESTS_MAX = 10_000
 COMMANDS_MAX = 1_000
-RECENT_MAX = 10_000
 READ_MAX = 2_000
 START = "0-0"
 
