@@ -81,7 +81,7 @@ class HotpathKeys:
     engine: str  # hash: checkpoint, last (proposal id), mode
     audit: str  # stream, never trimmed before it is archived
     archive: str  # hash: how far the audit is archived: id, head (of the chain), count
-    recent: str  # stream, capped: the audit and all else that happened lately
+    recent: str  # stream, capped: what happened lately, without the inputs of decisions
     digests: str  # stream, capped
     commands: str  # stream, capped
     answers: str  # hash: command id -> what became of it

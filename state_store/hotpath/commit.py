@@ -17,13 +17,14 @@ from state_store.hotpath.lease import Leadership
 from state_store.keys import HotpathKeys
 
 HISTORY_MAX = 1000
-RECENT_MAX = 1000  # events for people to look at
+RECENT_MAX = 10_000  # events for people to look at
 PROBES = ("plus", "minus", "update")  # What a tuner does of its own accord; everything else leads back, or was ordered.
 SAFE = ("rollback", "abort", "safe")  # What must always be possible.
 
 # KEYS: leader fence config history engine audit answers recent news
 # ARGV: token nonce kind id base generation document checkpoint mode is_probe is_safe audit_max history_max,
-#       count of events, the events, count of answers, id and answer of each, ids of answers to forget
+#       count of inputs, the inputs, count of events, the events, count of answers, id and answer of each,
+#       ids of answers to forget
 COMMIT_LUA = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -48,6 +49,11 @@ if ARGV[6] ~= generation then
   redis.call('XADD', KEYS[9], 'MAXLEN', '~', 100, '*', 'n', 'document')
 end
 local at = 14
+for _ = 1, tonumber(ARGV[at]) do
+  at = at + 1
+  redis.call('XADD', KEYS[6], '*', 'e', ARGV[at])
+end
+at = at + 1
 for _ = 1, tonumber(ARGV[at]) do
   at = at + 1
   redis.call('XADD', KEYS[6], '*', 'e', ARGV[at])
@@ -94,6 +100,7 @@ class HotpathCommit:
     events: tuple[bytes, ...] = ()
     answers: tuple[tuple[str, bytes], ...] = ()
     forget: tuple[str, ...] = ()
+    inputs: tuple[bytes, ...] = ()  # What the events were decided on: for the archive, too long to look at.
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,8 @@ def commit_words(
         "EVAL", COMMIT_LUA, len(named), *named,
         leadership.token, leadership.nonce, commit.kind, commit.id, commit.base, commit.generation, commit.document,
         commit.checkpoint, commit.mode, *flags, audit_max, HISTORY_MAX,
-        len(commit.events), *commit.events, len(commit.answers), *answers, *commit.forget,
+        len(commit.inputs), *commit.inputs, len(commit.events), *commit.events, len(commit.answers), *answers,
+        *commit.forget,
     )  # fmt: skip
 
 

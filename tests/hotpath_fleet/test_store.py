@@ -104,6 +104,15 @@ async def test_a_full_audit_lets_only_pass_what_leads_back(store):
     await store.close()
 
 
+async def test_inputs_are_archived_and_not_shown(store):
+    one = await lead(store)
+    await begin(store, one)
+    assert await outcome(store, one, inputs=(b"i",), events=(b"e", b"f")) is HotpathOutcome.OK
+    assert [event for _, event in await store.unarchived("0-0")][-3:] == [b"i", b"e", b"f"]
+    assert [event for _, event in (await store.show(10)).recent][:2] == [b"f", b"e"]
+    await store.close()
+
+
 @pytest.mark.parametrize("mode", ["paused", "observe"])
 async def test_where_nothing_is_to_be_tuned_only_what_leads_back_passes(store, mode):
     one = await lead(store)

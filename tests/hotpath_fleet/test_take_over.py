@@ -7,7 +7,9 @@ import pytest
 
 from scheduler.hotpath.random_signs import signs
 from state_store import StoreUnavailable
+from state_store.hotpath.lease import Leadership
 from state_store.hotpath.store import HotpathStore
+from worker.hotpath.archive import events
 
 UPDATES = 2
 
@@ -57,6 +59,11 @@ def check(audit):
         if event["details"].get("kind") == "ApplyPlus":
             k = int(event["proposal_id"].split(":")[1])
             assert tuple(1 if delta > 0 else -1 for delta in event["details"]["delta"][1:]) == signs(42, k, 3)[1:]
+
+
+def tokens_on_disk(fleet):
+    """Of the leaders whose beginning is archived."""
+    return [event["details"]["token"] for event in events(fleet.directory) if event["event_type"] == "leader_changed"]
 
 
 async def begun(fleet):
@@ -132,10 +139,39 @@ async def test_a_leader_that_hears_nothing_for_most_of_its_lease_leads_no_more(o
         leader = await fleet.tuning()
         assert leader.leadership is not None
         fleet.now_s += 0.71 * 600
-        leader.store = DyingStore(leader.store, 1, False, StoreUnavailable)
-        with pytest.raises(StoreUnavailable):
-            await leader.step()
+        await leader.step()
         assert leader.leadership is None and leader.term is None
+
+
+@pytest.mark.parametrize("others", [False, True], ids=["nobody led meanwhile", "another led meanwhile"])
+async def test_a_leader_that_was_away_for_long_begins_anew(open_fleet, others):
+    async with open_fleet() as fleet:
+        leader = await fleet.tuning(name="old")
+        await fleet.until(leader, lambda: leader.term.engine.executor.phase == "plus")
+        believed, silent_from_s = leader.term, fleet.now_s
+        await fleet.end_lease()
+        if others:
+            other = fleet.leader("other")
+            await fleet.until(other, lambda: other.term.engine.proposer.iteration() >= UPDATES)
+            await other.release()
+        fleet.now_s = silent_from_s + 0.71 * 600
+        iteration = UPDATES if others else 0
+        await fleet.until(leader, lambda: leader.term and leader.term.engine.proposer.iteration() > iteration)
+        assert leader.term is not believed and leader.term.token == leader.leadership.token
+        await fleet.window(leader)
+        assert leader.leadership.token in tokens_on_disk(fleet)
+        check(await fleet.audit())
+
+
+async def test_a_leader_whose_archive_was_refused_leads_no_more(open_fleet):
+    async with open_fleet() as fleet:
+        leader = await fleet.tuning()
+        leader._archivist._leadership = Leadership(leader.leadership.token, "somebody else's", 0)
+        await fleet.until(leader, lambda: leader.leadership is None)
+        await fleet.end_lease()
+        await fleet.until(leader, lambda: leader.term)
+        await fleet.window(leader)
+        assert leader.leadership.token in tokens_on_disk(fleet)
 
 
 async def test_the_old_leader_is_fenced_and_forgets_everything(open_fleet):

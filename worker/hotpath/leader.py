@@ -197,7 +197,7 @@ class Leader:
         if self._archivist is None:
             self._archivist = Archivist(self.store, self.settings, self.fleet, self.leadership)
         if not await self._archivist.work():
-            raise TermOver("another leader archives")
+            raise TermOver("another leader archives", deposed=True)
         surplus = await self._archivist.surplus()
         if surplus is not None:
             self._take("archive_full", **surplus)

@@ -32,6 +32,7 @@ class Tenure:
         silent_s = asked_s - self._confirmed_s
         if self.leadership is not None and silent_s > SILENT_SHARE * ttl_s:
             self.end("no answer for too long")
+            return False  # before it leads again, all that it believed has to be forgotten
         if self.leadership is None:
             self._nonce = self._nonce or token_hex(16)
             answer = await store.lead(self._name, self._nonce, self._lease_ms)

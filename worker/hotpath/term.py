@@ -132,7 +132,8 @@ class Term:
             document=self.document().encode() if generation != self.committed_generation else b"",
             checkpoint=self.checkpoint(),
             mode=self.mode,
-            events=(*self._written_inputs(), *(event.encode() for event in durable)),
+            inputs=self._written_inputs(),
+            events=tuple(event.encode() for event in durable),
             answers=tuple(answers),
             forget=tuple(forgotten),
         )
@@ -209,10 +210,10 @@ class Term:
         config = engine_config(self.settings, first_gains(self.settings))
         return Rehearsal(config, self.engine.executor.centre, REGISTRY, now_us)
 
-    def _written_inputs(self) -> list[bytes]:
+    def _written_inputs(self) -> tuple[bytes, ...]:
         """One event before those that it led to."""
         if not self.inputs:
-            return []
+            return ()
         details = json.dumps({"inputs": self.inputs}, sort_keys=True)
         self.inputs = []
         run_id, generation = self.engine.executor.run_id, self.committed_generation
@@ -225,7 +226,7 @@ class Term:
             base_generation=generation,
             objective=self.engine.executor.ruler,
         )
-        return [event.encode()]
+        return (event.encode(),)
 
     def _note_answers(self, names: list[str]) -> list[str]:
         """Remembers what was answered; the oldest go, here and in the store."""

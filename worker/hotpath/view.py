@@ -14,7 +14,7 @@ from worker.hotpath.knobs import REGISTRY, at_bound, natives_of
 from worker.settings import Settings
 
 DECISIONS = 20
-NOT_DECISIONS = ("digest", "inputs")  # and proposals, unless of a dry run: what became of them is told too
+NOT_DECISIONS = ("digest",)  # and proposals, unless of a dry run: what became of them is told too
 
 
 def status(settings: Settings, shown: Shown) -> dict[str, Any]:
