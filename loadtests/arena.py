@@ -51,6 +51,7 @@ class Shape:
     executable: str | None = None  # of the server; None: the first that is found
     kept: int = 10_000_000  # ticks and predictions of a partition; the judge reads everything
     cluster: bool = False  # three primaries with a replica each instead of one server
+    options: tuple[tuple[str, str], ...] = ()  # of one server
 
 
 @dataclass
@@ -185,7 +186,9 @@ class Arena:
         directory = self.home / f"redis-{next(self._numbers)}"
         if self.shape.cluster:
             return EmbeddedCluster(directory, replicas=1, executable=self.shape.executable)
-        return EmbeddedRedis(directory, 0, executable=self.shape.executable, keep=True)
+        return EmbeddedRedis(
+            directory, 0, executable=self.shape.executable, keep=True, options=dict(self.shape.options)
+        )
 
     async def serve(self) -> None:
         self.server = self.new_server()

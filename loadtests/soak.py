@@ -42,7 +42,15 @@ class Plan:
     minutes: float = 60.0
     fault_every_s: float = 15.0
     warm_share: float = 0.35  # of the time
-    shape: Shape = Shape(partitions=4, workers=2, lease_ms=2000, assets=400, rate=1500.0, kept=KEPT)
+    shape: Shape = Shape(
+        partitions=4,
+        workers=2,
+        lease_ms=2000,
+        assets=400,
+        rate=1500.0,
+        kept=KEPT,
+        options=(("auto-aof-rewrite-min-size", "256mb"),),  # so that the last restart takes no longer than the first
+    )
     cache_dir: Path = Path(".predictor/cache")
     seed: int = 1
 

@@ -58,6 +58,19 @@ def test_it_serves_keeps_its_data_and_leaves_nothing_running(tmp_path):
         assert gone(pids[-1])
 
 
+def test_it_waits_for_as_long_as_the_data_are_loading(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("state_store.server.START_S_MAX", 1.5)
+    with EmbeddedRedis(tmp_path / "redis") as server, connect(server) as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(8000):
+            pipe.set(f"key:{number}", number)
+        pipe.execute()
+    slow = {"key-load-delay": "500"}  # microseconds
+    with EmbeddedRedis(tmp_path / "redis", options=slow) as server, connect(server) as client:
+        assert client.dbsize() == 8000
+    assert "loads its data" in capsys.readouterr().err
+
+
 def test_data_go_away_when_they_are_not_to_be_kept(tmp_path):
     with EmbeddedRedis(tmp_path / "redis", keep=False):
         assert (tmp_path / "redis").exists()
