@@ -27,6 +27,7 @@ def give_back_memory() -> None:
 def sweep() -> None:
     """After a fault: an exception holds the frames that it came through, in cycles, and these a connection's bytes.
 
-    The collector would come by minutes and some ten faults later, and the heap be larger by all of that for good.
+    Our patient collector would come by some minutes and faults later, and the heap be larger by all of that for good.
     """
-    gc.collect()
+    if gc.get_threshold()[0] == YOUNG_MAX:  # any other comes by soon, and would look at all that is there
+        gc.collect()
