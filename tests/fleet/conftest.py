@@ -30,6 +30,7 @@ class Fleet:
     def start_worker(self, **settings: object) -> subprocess.Popen:
         given = {"lease_ms": self.lease_ms, "cache_dir": CACHE, **settings}
         env = os.environ | {f"USP_WORKER__{name.upper()}": str(value) for name, value in given.items()}
+        env["PYTHONFAULTHANDLER"] = "1"
         command = [sys.executable, "-m", "worker", "worker", "--redis", self.url]
         self.workers.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE))
         return self.workers[-1]

@@ -55,7 +55,11 @@ class Operator:
 
     def stop(self, worker: subprocess.Popen) -> None:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        try:
+            assert worker.wait(20) == 0
+        except subprocess.TimeoutExpired:
+            worker.send_signal(signal.SIGABRT)  # it says where each of its threads stands
+            pytest.fail(f"a worker did not end: {worker.communicate()}")
 
 
 @pytest.fixture
