@@ -98,7 +98,8 @@ async def end_in_time(member: Member) -> float:
     started = time.monotonic()
     member.signal(signal.SIGTERM)
     try:
-        code = await asyncio.wait_for(member.process.wait(), 4 * EXIT_S_MAX)
+        async with asyncio.timeout(4 * EXIT_S_MAX):
+            code = await member.process.wait()
     except TimeoutError:
         raise Failed(f"{member.name} did not end after SIGTERM") from None
     seconds = time.monotonic() - started

@@ -1,5 +1,6 @@
 """The control clients of all nodes behind one name: a command goes to the node of its key."""
 
+import asyncio
 from typing import Any
 
 import redis.exceptions
@@ -22,6 +23,8 @@ class Nodes:
 
     async def execute_command(self, *words: Any) -> Any:
         """Executes a command once, at the node that has its key."""
+        task = asyncio.current_task()
+        cancels = task.cancelling() if task else 0
 
         async def attempt(address: Address, asking: bool) -> Any:
             try:
@@ -33,7 +36,11 @@ class Nodes:
                     raise
                 raise unreachable(ConnectionResetError("closed while it was opened"), str(address)) from None
 
-        return await self.route.follow(key_of(words), attempt)
+        try:
+            return await self.route.follow(key_of(words), attempt)
+        finally:
+            if task and task.cancelling() > cancels:  # The client swallows one that comes just as it has written.
+                raise asyncio.CancelledError
 
     async def _execute(self, address: Address, asking: bool, words: tuple[Any, ...]) -> Any:
         if address not in self._clients:

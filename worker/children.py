@@ -81,7 +81,8 @@ class Children:
         killed = []
         for child in self.all:
             try:
-                await asyncio.wait_for(child.process.wait(), max(0.1, deadline - time.monotonic()))
+                async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                    await child.process.wait()
             except TimeoutError:
                 killed.append(child.name)
                 child.process.kill()

@@ -257,10 +257,9 @@ class Pipeline:
         left_s = (self._first_s or 0.0) + knobs.window_s - self.clock()
         if left_s <= 0:
             return False
-        try:
-            await asyncio.wait_for(self._arrived.wait(), left_s)
-        except TimeoutError:
-            pass
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left_s):
+                await self._arrived.wait()
         return True
 
     def _backlogs(self, limits: BatchLimits) -> list[Backlog]:

@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
@@ -153,10 +154,10 @@ class Worker:
 
     async def drain(self) -> None:
         """Commits what was taken, then lets others have the partitions at once."""
-        held = list(self.pipeline.holdings.values())
         shutdown = Shutdown(self.metrics.shutdown, self.clock)
+        await self.beside.end()  # what is just being acquired is given back too
+        held = list(self.pipeline.holdings.values())
         shutdown.begin(sum(holding.buffered for holding in held), partitions=len(held))
-        await self.beside.end()
         await self.pipeline.drain()
         shutdown.phase("drain")
         leases = [holding.lease for holding in (*held, *self.pipeline.lost)]
@@ -348,7 +349,6 @@ class Worker:
 
 
 async def _sleep_unless(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        pass
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()

@@ -212,7 +212,8 @@ async def test_a_viewer_who_reads_slowly_is_skipped_forward_and_costs_no_memory(
             await asyncio.sleep(0.001 if number % 20 else 0.02)
         seen = []
         while not seen or seen[-1] != 400:
-            event = await asyncio.wait_for(reader.readuntil(b"\n\n"), 10)
+            async with asyncio.timeout(10):
+                event = await reader.readuntil(b"\n\n")
             if b'"why": "looking' not in event:
                 seen.append(int(json.loads(event.partition(b"data: ")[2])["why"].split()[0]))
         assert seen == sorted(set(seen)) and len(seen) < 60  # the others were never written

@@ -330,9 +330,28 @@ async def test_a_cancelled_read_leaves_the_store_usable(open_fleet):
     async with open_fleet() as fleet:
         store = fleet.store()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(store.read(P, b"0-0", 10, 60_000), 0.05)
+            async with asyncio.timeout(0.05):
+                await store.read(P, b"0-0", 10, 60_000)
         ids = await fleet.feed(1)
         assert (await store.read(P, b"0-0", 10, 1000)).ids == ids
+
+
+async def test_a_task_that_asks_ends_when_it_is_cancelled_at_whatever_moment(open_fleet):
+    async def ask_on(store):
+        for _ in range(1000):
+            await store.read_meta()
+            await asyncio.sleep(0)
+
+    async with open_fleet() as fleet:
+        store = fleet.store()
+        await store.read_meta()
+        for steps in range(60):
+            asking = asyncio.create_task(ask_on(store))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait({asking})
+            assert asking.cancelled(), f"cancelled after {steps} steps, it goes on"
 
 
 async def test_the_probe_counts_unread_ticks(open_fleet):

@@ -344,7 +344,8 @@ async def test_a_reader_outlives_its_connection_and_being_cancelled(open_redis, 
         lease = await store.acquire(P, "one", 60_000)
         async with PredictionReader(f"unix://{proxy.path}", fleet.namespace, start="0") as reader:
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(reader.read(60_000), 0.05)
+                async with asyncio.timeout(0.05):
+                    await reader.read(60_000)
             proxy.cut()
             await asyncio.sleep(0)
             ids = await fleet.feed(3)

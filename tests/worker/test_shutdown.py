@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from functools import partial
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from state_store import MemoryStateStore
+from state_store import Lease, MemoryStateStore
 from worker.metrics import Metrics
 from worker.service import Worker
 from worker.settings import WorkerSettings
@@ -70,3 +71,34 @@ def test_a_worker_of_a_fleet_tells_its_end_the_same_way(pipeline, caplog):
     page = metrics.page().decode()
     assert "predictor_graceful_shutdowns_total 1.0" in page
     assert 'predictor_shutdown_residual_observations_bucket{le="5.0"} 1.0' in page
+
+
+async def test_a_lease_that_was_just_being_acquired_is_given_back_too():
+    answered = asyncio.Event()
+
+    class Slow(MemoryStateStore):
+        async def acquire(self, *words):
+            await answered.wait()
+            return await super().acquire(*words)
+
+    async def drain():
+        return None
+
+    store, holdings = Slow(), {}
+    await store.open_fleet(4, b"layout", {})
+    pipeline = SimpleNamespace(
+        holdings=holdings,
+        lost=[],
+        clock=lambda: 0.0,
+        drain=drain,
+        hold=lambda holding: holdings.setdefault(holding.partition, holding),
+    )
+    worker = Worker(store, pipeline, SimpleNamespace(worker=WorkerSettings()), Metrics(), 4)
+    async with asyncio.TaskGroup() as tasks:
+        worker.beside.start(tasks)
+        await worker.beside.each({0: partial(worker._acquire, 0)}, 0.01)
+        leaving = tasks.create_task(worker.drain())
+        await asyncio.sleep(0)
+        answered.set()
+        await leaving
+    assert isinstance(await store.acquire(0, "another", 1000), Lease)

@@ -29,7 +29,8 @@ async def keep_told(board: Board, asset: str, writer: asyncio.StreamWriter) -> N
         async with asyncio.timeout(SLOW_MAX_S):
             await writer.drain()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), PING_S)
+            async with asyncio.timeout(PING_S):
+                await news.wait()
 
 
 class Viewer:
