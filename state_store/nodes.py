@@ -24,7 +24,8 @@ class Nodes:
     async def execute_command(self, *words: Any) -> Any:
         """Executes a command once, at the node that has its key."""
         task = asyncio.current_task()
-        cancels = task.cancelling() if task else 0
+        assert task is not None
+        cancels = task.cancelling()
 
         async def attempt(address: Address, asking: bool) -> Any:
             try:
@@ -39,7 +40,7 @@ class Nodes:
         try:
             return await self.route.follow(key_of(words), attempt)
         finally:
-            if task and task.cancelling() > cancels:  # The client swallows one that comes just as it has written.
+            if task.cancelling() > cancels:  # The client swallows one that comes just as it has written.
                 raise asyncio.CancelledError
 
     async def _execute(self, address: Address, asking: bool, words: tuple[Any, ...]) -> Any:

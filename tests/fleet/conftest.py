@@ -52,10 +52,14 @@ class Fleet:
         out, err = self.say(*words, "--json", code=code)
         return json.loads(out) if out else {"error": err}
 
-    def stop(self) -> None:
-        for worker in self.workers:
+    def stop(self) -> str:
+        """Kills the workers; gives what they said."""
+        said = ""
+        while self.workers:
+            worker = self.workers.pop()
             worker.kill()
-            worker.communicate()
+            said += worker.communicate()[1].decode() if not worker.stderr.closed else ""
+        return said
 
     def probes(self) -> list:
         async def look() -> list:

@@ -116,18 +116,14 @@ async def test_a_frozen_node_that_has_only_the_registry_costs_no_lease(tmp_path,
     together = lambda name: all(slot_of(f"{name}:{key}".encode()) < 5461 for key in REGISTRY)  # noqa: E731
     namespace = next(filter(together, map("ns{}".format, count())))
     monkeypatch.setenv("USP_REDIS__NAMESPACE", namespace)
-    with (
-        # on a busy machine the other two nodes may be silent for a second, and must not give each other up
-        EmbeddedCluster(tmp_path / "redis", executable=SERVERS[-1], node_timeout_ms=3000) as cluster,
-        ExitStack() as stack,
-    ):
+    with EmbeddedCluster(tmp_path / "redis", executable=SERVERS[-1]) as cluster, ExitStack() as stack:
         registry = cluster.owner(slot_of(f"{namespace}:workers".encode()))
         healthy = next(node for node in cluster.nodes if node is not registry)
         assert all(cluster.owner(slot_of(Keys().of(p).ticks)) is not registry for p in range(PARTITIONS))
         store = RedisStateStore(healthy.url, namespace)
         layout, fields = program.layout_fingerprint, payload_fields(program.config.static())
         await store.open_fleet(PARTITIONS, layout, fields)
-        made = Fleet(healthy.url, PARTITIONS, lease_ms=3000)
+        made = Fleet(healthy.url, PARTITIONS, lease_ms=1500)
         stack.callback(made.stop)
         for _ in range(2):
             made.start_worker()
@@ -144,9 +140,10 @@ async def test_a_frozen_node_that_has_only_the_registry_costs_no_lease(tmp_path,
         held = await until(lambda found: len({probe.owner for probe in found if probe.lease_left_ms}) == 2)
         cluster.freeze(registry)
         stack.callback(lambda: registry in cluster._frozen and cluster.thaw(registry))
-        for _ in range(80):  # four leases
+        for _ in range(40):  # four leases
             now = await probes()
-            assert all(probe.lease_left_ms > 0 for probe in now)
+            if not all(probe.lease_left_ms > 0 for probe in now):
+                pytest.fail(f"a lease has ended: {now}, and the workers said: {made.stop()}")
             await asyncio.sleep(0.15)
         assert [(probe.owner, probe.epoch) for probe in now] == [(probe.owner, probe.epoch) for probe in held]
         cluster.thaw(registry)
