@@ -8,7 +8,7 @@ Every run is a fresh Redis with fresh workers; the variants take turns, so that 
     encoded     commits of the same bytes, made before        what Redis and the kernel cost
     client      the product fed by `TickProducer`              with ticks alone and in frames, else by ready bytes
 
-Latency is measured at shares of the capacity found in the same process, by open load.
+Latency is measured by open load at shares of the capacity that the same fleet has just shown; one fleet for each run.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from typing import Any
 from loadtests.producer import ALONE, FRAMES
 from loadtests.results import about
 from loadtests.rig import DISTANT, ENCODED, IDENTITY, PRODUCT, Rig, Shape
-from loadtests.statistics import medians, ratio
+from loadtests.statistics import median, medians, ratio
 
 EVERY_TIME = (("USP_WORKER__STATE_EVERY", "1"),)
 VARIANTS = {
@@ -39,6 +39,7 @@ VARIANTS = {
 }
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 UNLOADED_RATE = 20.0  # one tick at a time
+HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
             with Rig(plan.shape(variant)) as rig:
                 full[variant].append(rig.saturate(plan.warm_s, plan.seconds))
             on_progress(f"run {run + 1}  {variant:<28}{full[variant][-1]['ticks_per_second']:>10,.0f} ticks/s")
-    latencies = _latencies(plan, on_progress)
+    fleets = [_latencies(plan, on_progress) for _ in range(plan.runs)]
     return {
         **figures,
         "assets": plan.assets,
@@ -77,8 +78,10 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
         "settings": dict(plan.settings),
         "seconds": plan.seconds,
         "full_load": {variant: {**medians(runs), "runs": _rates(runs)} for variant, runs in full.items()},
-        "ratios": _ratios(full),
-        **latencies,
+        "ratios": _ratios(full) | latency_ratios(fleets),
+        "capacity": median([fleet["capacity"] for fleet in fleets]),
+        "unloaded": merged([fleet["unloaded"] for fleet in fleets]),
+        "latency": [merged(rows) for rows in zip(*(fleet["latency"] for fleet in fleets), strict=True)],
     }
 
 
@@ -123,6 +126,20 @@ def _latencies(plan: Plan, on_progress: Callable[[str], None]) -> dict[str, Any]
             rows.append({"share": share, **rig.load(share * capacity, plan.warm_s, plan.seconds)})
             on_progress("{share:4.0%} {rate:10,.0f} ticks/s  p99 {latency_ms[p99]:8.1f} ms".format(**rows[-1]))
     return {"capacity": capacity, "unloaded": unloaded, "latency": rows}
+
+
+def latency_ratios(fleets: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Of runs of one fleet."""
+    halves = [row for fleet in fleets for row in fleet["latency"] if row["share"] == HALF]
+    if not halves:
+        return {}
+    loaded, alone = ([row["latency_ms"]["p99"] for row in rows] for rows in (halves, [f["unloaded"] for f in fleets]))
+    return {"p99: half load / one tick at a time": ratio(loaded, alone)}
+
+
+def merged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Medians; but what is missing in any run is missing."""
+    return {**medians(rows), "missing": sum(row["missing"] for row in rows)}
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 AT_ONCE_MAX = 2048
-PAUSE_NS = 1_000_000  # ticks due within a millisecond go out together
+PAUSE_NS = 2_000_000  # ticks due within it go out together, as with the client, whose `linger_ms` it is
 
 
 class Phase(NamedTuple):

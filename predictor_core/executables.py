@@ -45,7 +45,8 @@ class Executable:
         self._loaded = loaded
 
     def __call__(self, *arguments: Any) -> list[jax.Array]:
-        answer = self._loaded.execute_sharded(jax.device_put(arguments))
+        given = [each if isinstance(each, jax.Array) else jax.device_put(each) for each in arguments]
+        answer = self._loaded.execute_sharded(given)
         return [shards[0] for shards in answer.disassemble_into_single_device_arrays()]
 
     def code(self) -> bytes:

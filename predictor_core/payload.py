@@ -13,6 +13,7 @@ Numbers are written at full width, whatever their size, so that every row has ev
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgpack
 import numpy as np
@@ -39,19 +40,19 @@ def telemetry_names() -> list[str]:
 
 def payload_dtype(result_dtype: np.dtype) -> np.dtype:
     """A payload as a NumPy record: its fields are the numbers, the MessagePack around them lies in the gaps."""
-    return _plan(result_dtype)[0]
+    return _plan(result_dtype).dtype
 
 
 def encode_payloads(results: np.ndarray, depth: int, made_by: bytes) -> np.ndarray:
     """The payloads of results as dtype 'V{n}' [m]."""
     assert len(made_by) == FINGERPRINT_BYTES
-    dtype, blank = _plan(results.dtype)
-    encoded = np.full(len(results), blank)
-    payloads = encoded.view(dtype)
+    plan = _plan(results.dtype)
+    encoded = np.full(len(results), plan.blank)
+    payloads = encoded.view(plan.dtype)
     for name in (*_NUMBERS, "timestamp_ns", "events", "operating_mode"):
         payloads[name] = results[name]
     payloads["quantiles"]["number"] = results["quantiles"]
-    payloads["telemetry"]["number"] = results.view(_telemetry_as_one(results.dtype))["telemetry"]
+    payloads["telemetry"]["number"] = results.view(plan.telemetry)["telemetry"]
     payloads["depth"] = depth
     payloads["made_by"] = np.void(made_by)
     return encoded
@@ -70,9 +71,16 @@ def _telemetry_as_one(result_dtype: np.dtype) -> np.dtype:
     )
 
 
+class _Plan(NamedTuple):
+    """How results of one dtype become payloads."""
+
+    dtype: np.dtype
+    blank: np.void  # one record's bytes with everything but the numbers in place
+    telemetry: np.dtype  # of the results, to see all of it at once
+
+
 @lru_cache
-def _plan(result_dtype: np.dtype) -> tuple[np.dtype, np.void]:
-    """The record's dtype, and one record's bytes with everything but the numbers in place."""
+def _plan(result_dtype: np.dtype) -> _Plan:
     levels, count = result_dtype["quantiles"].shape[0], len(telemetry_names())
     parts = [
         *((name, b"\xcb", ">f8", bytes(8)) for name in _NUMBERS),
@@ -92,7 +100,7 @@ def _plan(result_dtype: np.dtype) -> tuple[np.dtype, np.void]:
         offsets.append(len(blank))
         blank += body
     dtype = np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": len(blank)})
-    return dtype, np.void(blank)
+    return _Plan(dtype, np.void(blank), _telemetry_as_one(result_dtype))
 
 
 def _array_head(length: int) -> bytes:

@@ -91,15 +91,18 @@ def _prefix(asset_codes: np.ndarray, ticks_max: int, rows_max: int, limits: Batc
     places further is a tick too many where it still has the same code, and the first entry of a group is a new row.
     """
     codes = asset_codes[: min(ticks_max, limits.bytes_max // limits.tick_bytes)].astype(np.int64)
+    cap, grouped = limits.ticks_per_asset_max, np.sort(codes)
+    rows = min(len(codes), 1) + int(np.count_nonzero(grouped[1:] != grouped[:-1]))
+    if rows <= rows_max and not (grouped[cap:] == grouped[:-cap]).any():  # as nearly always: all of them
+        return _Prefix(len(codes), rows, len(codes) == len(asset_codes))
     keys = np.sort((codes << 32) | np.arange(len(codes)))
     grouped, position = keys >> 32, keys & 0xFFFFFFFF
-    cap = limits.ticks_per_asset_max
     too_many = position[cap:][grouped[cap:] == grouped[:-cap]]
     reach = int(too_many.min()) if len(too_many) else len(codes)
-    rows = _rows_so_far(grouped, position)
-    ticks = min(reach, int(np.searchsorted(rows, rows_max, side="right")))
+    rows_so_far = _rows_so_far(grouped, position)
+    ticks = min(reach, int(np.searchsorted(rows_so_far, rows_max, side="right")))
     ended = ticks == reach and (reach < len(codes) or len(codes) == len(asset_codes))
-    return _Prefix(ticks, int(rows[ticks - 1]) if ticks else 0, ended)
+    return _Prefix(ticks, int(rows_so_far[ticks - 1]) if ticks else 0, ended)
 
 
 def _rows_so_far(grouped: np.ndarray, position: np.ndarray) -> np.ndarray:

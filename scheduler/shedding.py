@@ -86,7 +86,8 @@ class Shedder:
         self.latency_ns = math.nan
         self.interval_ns = math.nan
         self.violations = self._seen = 0
-        self._latencies: deque[int] = deque(maxlen=self.rules.jitter_window)
+        self._latencies: deque[int] = deque()
+        self._sum = self._sum_of_squares = 0  # of these; whole numbers, so nothing gets lost over time
         self._place = len(self.ladder) - 1
         self._healthy = 0
         self._below_since_ns: int | None = None
@@ -125,7 +126,7 @@ class Shedder:
         self.interval_ns = self._smooth(self.interval_ns, interval)
         self._seen += 1
         if self._seen >= self.rules.observations_min:
-            self._latencies.append(latency_ns)
+            self._keep(latency_ns)
             mean, std = self._spread()
             self.violations += std > self.rules.jitter_violation
             self._move(min(self._limit_of_ratio(), self._limit_of_jitter(mean, std)), std)
@@ -143,11 +144,8 @@ class Shedder:
         if not self._latencies:
             return Jitter()
         latencies = np.array(self._latencies, dtype=np.float64)
-        p50, p95, p99 = np.percentile(latencies, (50, 95, 99)).tolist()
-        return Jitter(
-            len(latencies), float(latencies.mean()), float(latencies.std()), float(latencies.min()),
-            float(latencies.max()), p50, p95, p99, self.violations,
-        )  # fmt: skip
+        least, p50, p95, p99, most = np.percentile(latencies, (0, 50, 95, 99, 100)).tolist()
+        return Jitter(len(latencies), *self._moments(), least, most, p50, p95, p99, self.violations)
 
     def _advance(self, now_ns: int) -> None:
         if self._now_ns is not None and now_ns < self._now_ns:
@@ -157,12 +155,22 @@ class Shedder:
     def _smooth(self, before: float, value: int) -> float:
         return float(value) if math.isnan(before) else before + self.rules.smoothing * (value - before)
 
+    def _keep(self, latency_ns: int) -> None:
+        gone = self._latencies.popleft() if len(self._latencies) == self.rules.jitter_window else 0
+        self._latencies.append(latency_ns)
+        self._sum += latency_ns - gone
+        self._sum_of_squares += latency_ns**2 - gone**2
+
     def _spread(self) -> tuple[float, float]:
         """Mean and standard deviation in Nyquist intervals; 0 while there are too few latencies to tell."""
         if len(self._latencies) < self.rules.observations_min:
             return 0.0, 0.0
-        latencies = np.array(self._latencies, dtype=np.float64) / self.rules.nyquist_ns
-        return float(latencies.mean()), float(latencies.std())
+        mean, std = self._moments()
+        return mean / self.rules.nyquist_ns, std / self.rules.nyquist_ns
+
+    def _moments(self) -> tuple[float, float]:
+        count = len(self._latencies)
+        return self._sum / count, math.sqrt(count * self._sum_of_squares - self._sum**2) / count
 
     def _limit_of_ratio(self) -> int:
         if self.ratio >= self.rules.critical_ratio:

@@ -1,6 +1,6 @@
 """Which rows are in the table, and which of them are ahead of the states that Redis has.
 
-A row is brought when its asset appears, is busy while a micro-batch in flight uses it, and stays busy as long as it is
+A row is loaded when its asset appears, is busy while a micro-batch in flight uses it, and stays busy as long as it is
 ahead: evicted, it would be lost.
 """
 
@@ -24,16 +24,18 @@ class Keeping:
         self.store, self.table, self.metrics = store, table, metrics
         self._layout_fingerprint = layout_fingerprint
 
-    async def bring(self, holding: Holding, codes: np.ndarray) -> None:
-        """Loads the rows that are not in the table; from here to `done` all of these are busy.
-
-        A corrupt one is quarantined, and has no slot. Raises StoreUnavailable.
-        """
+    def use(self, holding: Holding, codes: np.ndarray) -> list[int]:
+        """From here to `done` these rows are busy; gives those that are not in the table and have to be loaded."""
         slots = holding.slots[codes]
-        self.table.busy[slots[slots >= 0]] += 1
-        missing = [int(code) for code in codes[slots < 0] if code not in holding.quarantined]
-        if not missing:
-            return
+        there = slots >= 0
+        if there.all():
+            self.table.busy[slots] += 1
+            return []
+        self.table.busy[slots[there]] += 1
+        return [int(code) for code in codes[~there] if code not in holding.quarantined]
+
+    async def load(self, holding: Holding, missing: list[int]) -> None:
+        """Brings them; a corrupt one is quarantined, and has no slot. Raises StoreUnavailable."""
         records = await self.store.load(holding.partition, [holding.assets[code] for code in missing])
         for code, record in zip(missing, records, strict=True):
             row = self._row(holding, code, record)
@@ -45,7 +47,7 @@ class Keeping:
         self.table.busy[slots] -= 1
 
     def ahead(self, holding: Holding, codes: np.ndarray) -> None:
-        """These rows are changed before their states are stored."""
+        """The rows of these ticks are changed before their states are stored."""
         self.table.busy[holding.slots[holding.changed(codes)]] += 1
 
     def stored(self, holding: Holding, cursor: bytes, codes: np.ndarray) -> None:
@@ -55,7 +57,8 @@ class Keeping:
 
     def crowded(self, rows_in_flight: int) -> bool:
         """Whether so many rows are busy that what will be in flight may find no room."""
-        return int(np.count_nonzero(self.table.busy)) > len(self.table.busy) - rows_in_flight
+        most = len(self.table.busy) - rows_in_flight
+        return len(self.table) > most and int(np.count_nonzero(self.table.busy)) > most
 
     def _row(self, holding: Holding, code: int, record: bytes | None) -> np.ndarray | None:
         if record is None:

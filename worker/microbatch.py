@@ -42,6 +42,8 @@ class MicroBatch:
 
 
 def others(count: int, refused: dict[int, str]) -> np.ndarray:
+    if not refused:
+        return np.arange(count)
     keep = np.ones(count, bool)
     keep[list(refused)] = False
     return np.flatnonzero(keep)

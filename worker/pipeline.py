@@ -284,43 +284,60 @@ class Pipeline:
 
     async def _parts(self, shares: dict[int, int]) -> list[Part]:
         """Those of these shares that are ready in time, and the late ones of earlier that are ready now."""
-        begun = {}
+        ready: list[Part] = []
+        begun: dict[asyncio.Task[Part], Holding] = {}
         self._takes += 1
         for partition, count in shares.items():
             holding = self.holdings[partition]
-            holding.last_take, taken = self._takes, holding.take(count)
+            holding.last_take, (ticks, codes) = self._takes, holding.take(count)
             if holding.buffered:
                 holding.space.set()
             else:
                 self._resting.pop(holding, None)  # the order is that of the times
                 self._resting[holding] = self.clock()
-            begun[self._tasks.create_task(self._part(holding, *taken))] = holding
+            refused = self._refused(holding, ticks, codes)
+            if missing := self.rows.use(holding, np.unique(codes[others(len(codes), refused)])):
+                loading = self._tasks.create_task(self._loaded(holding, missing, ticks, codes, refused))
+                begun[loading] = holding
+            else:
+                ready.append(self._part(holding, ticks, codes, refused))
         late = (await asyncio.wait(begun, timeout=STALL_S))[1] if begun else set()
         for part in late:
             begun[part].held_up += 1
             part.add_done_callback(lambda _: self._arrived.set())
-        ready = [part for part in (*self._late, *begun) if part.done()]
-        for part in ready:
+        for part in [part for part in (*self._late, *begun) if part.done()]:
+            ready.append(part.result())
             if (holding := self._late.pop(part, None)) is not None:
                 holding.held_up -= 1
         self._late.update((part, begun[part]) for part in late if not part.done())
-        return [part.result() for part in ready]
+        return ready
 
-    async def _part(self, holding: Holding, ticks: Ticks, codes: np.ndarray) -> Part:
+    def _refused(self, holding: Holding, ticks: Ticks, codes: np.ndarray) -> dict[int, str]:
+        """Which ticks have no part in the graph, and why."""
         refused = dict(ticks.malformed)
         if holding.cornered():
             refused[0] = DEADLY
         quotas = self.generations.current.quotas
         for i in holding.meter.over(quotas, holding.assets, codes, ticks.arrivals_ns).tolist():
             refused.setdefault(i, OVER_QUOTA)
+        return refused
+
+    async def _loaded(
+        self, holding: Holding, missing: list[int], ticks: Ticks, codes: np.ndarray, refused: dict[int, str]
+    ) -> Part:
         try:
-            await self.rows.bring(holding, np.unique(codes[others(len(codes), refused)]))
+            await self.rows.load(holding, missing)
         except StoreUnavailable as error:
             self.lose(holding, str(error))
-        for i in np.flatnonzero(np.isin(codes, list(holding.quarantined))):
-            refused.setdefault(int(i), QUARANTINED)
+        return self._part(holding, ticks, codes, refused)
+
+    def _part(self, holding: Holding, ticks: Ticks, codes: np.ndarray, refused: dict[int, str]) -> Part:
+        """Of rows that are in the table."""
+        if holding.quarantined:
+            for i in np.flatnonzero(np.isin(codes, list(holding.quarantined))):
+                refused.setdefault(int(i), QUARANTINED)
         computed = others(len(codes), refused) if not holding.lost else NOTHING
-        self.rows.ahead(holding, np.unique(codes[computed]))
+        self.rows.ahead(holding, codes[computed])
         writes = self.storing.due(holding.unstored(self.clock()))
         return Part(
             *(holding, ticks, refused, computed, holding.slots[codes[computed]]),

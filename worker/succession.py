@@ -60,10 +60,10 @@ class Succession:
         """Those without a prediction were put aside before, and changed nothing."""
         places = np.array([i for i, id in enumerate(ticks.ids) if id in made], np.int64)
         codes = holding.codes_of(ticks.assets)[places]
-        await self.rows.bring(holding, np.unique(codes))
+        await self.rows.load(holding, self.rows.use(holding, np.unique(codes)))
         whole = holding.slots[codes] >= 0  # without the quarantined
         places, codes = places[whole], codes[whole]
-        self.rows.ahead(holding, np.unique(codes))
+        self.rows.ahead(holding, codes)
         payloads = [made[ticks.ids[i]] for i in places.tolist()]
         ways, way_of = await self._ways(payloads, [ticks.assets[i] for i in places.tolist()])
         for group in alike(codes, way_of):
