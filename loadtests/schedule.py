@@ -4,6 +4,7 @@ Latency counts from the scheduled time. A system that stalls for a second is the
 the ticks that were due in that second; a sender that waits for answers would have left them out.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -44,8 +45,10 @@ class Schedule:
         place = int(np.searchsorted(self.starts_ns, now_ns, "right")) - 1
         if place == len(self.phases):
             return self.count
-        within = 1 + int((now_ns - int(self.starts_ns[place])) * self.phases[place].rate / 1e9)
-        return int(self._firsts[place]) + min(self.phases[place].ticks, within)
+        elapsed_ns, gap_ns = now_ns - int(self.starts_ns[place]), 1e9 / self.phases[place].rate
+        latest = int(elapsed_ns / gap_ns)
+        due = latest + (math.ceil(latest * gap_ns) <= elapsed_ns)  # rounding must send nothing early
+        return int(self._firsts[place]) + min(self.phases[place].ticks, due)
 
     def times_ns(self, first: int, last: int) -> np.ndarray:
         """When the ticks from `first` up to `last` are due."""

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -116,11 +116,13 @@ async def test_a_frozen_node_that_has_only_the_registry_costs_no_lease(tmp_path,
     together = lambda name: all(slot_of(f"{name}:{key}".encode()) < 5461 for key in REGISTRY)  # noqa: E731
     namespace = next(filter(together, map("ns{}".format, count())))
     monkeypatch.setenv("USP_REDIS__NAMESPACE", namespace)
-    with EmbeddedCluster(tmp_path / "redis", executable=SERVERS[-1]) as cluster, ExitStack() as stack:
+    async with AsyncExitStack() as stack:
+        cluster = stack.enter_context(EmbeddedCluster(tmp_path / "redis", executable=SERVERS[-1]))
         registry = cluster.owner(slot_of(f"{namespace}:workers".encode()))
         healthy = next(node for node in cluster.nodes if node is not registry)
         assert all(cluster.owner(slot_of(Keys().of(p).ticks)) is not registry for p in range(PARTITIONS))
         store = RedisStateStore(healthy.url, namespace)
+        stack.push_async_callback(store.close)
         layout, fields = program.layout_fingerprint, payload_fields(program.config.static())
         await store.open_fleet(PARTITIONS, layout, fields)
         made = Fleet(healthy.url, PARTITIONS, lease_ms=1500)
@@ -153,4 +155,3 @@ async def test_a_frozen_node_that_has_only_the_registry_costs_no_lease(tmp_path,
         now = await until(lambda found: not any(probe.backlog for probe in found))
         assert sum(probe.applied for probe in now) == 40
         assert [(probe.owner, probe.epoch) for probe in now] == [(probe.owner, probe.epoch) for probe in held]
-        await store.close()
