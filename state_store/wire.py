@@ -68,7 +68,7 @@ class Connection(asyncio.Protocol):
             raise self._fault
         loop = asyncio.get_running_loop()
         self._wanted, self._waiter = count, loop.create_future()
-        late = loop.call_later(timeout_s, self._late)  # a third of what asyncio.timeout costs, for each question
+        late = loop.call_later(timeout_s, self._late)  # cheaper than asyncio.timeout, and once for each question
         try:
             await self._waiter
         except BaseException:

@@ -99,8 +99,6 @@ def main() -> None:
 
 
 def _run() -> int:
-    # The graph's kernels are small: shared by two threads of XLA they cost a fifth more and are no sooner done.
-    os.environ.setdefault("PJRT_NPROC", "1")
     try:
         code = app(prog_name="predictor", standalone_mode=False)
         sys.stdout.flush()

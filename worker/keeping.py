@@ -28,9 +28,6 @@ class Keeping:
         """From here to `done` these rows are busy; gives those that are not in the table and have to be loaded."""
         slots = holding.slots[codes]
         there = slots >= 0
-        if there.all():
-            self.table.busy[slots] += 1
-            return []
         self.table.busy[slots[there]] += 1
         return [int(code) for code in codes[~there] if code not in holding.quarantined]
 

@@ -53,6 +53,13 @@ def test_no_tick_is_sent_before_its_time():
     assert sender.latencies_ms().max() <= 3
 
 
+def test_no_tick_is_due_a_nanosecond_before_its_time():
+    for rate in (777.0, 999.9, 1_234.5, 16_000.0, 33_333.3):
+        schedule = Schedule(START, [Phase(rate, 5.0)])
+        times = schedule.times_ns(0, schedule.count).tolist()
+        assert all(schedule.due(time_ns - 1) <= number for number, time_ns in enumerate(times)), rate
+
+
 def test_event_times_rise_with_every_tick():
     times = Schedule(START, [Phase(1_234_567.0, 1.0)]).times_ns(0, 10_000)
     assert (np.diff(times) > 0).all()
