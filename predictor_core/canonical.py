@@ -1,10 +1,10 @@
 """The canonical program: one executable for any number of assets and ticks, with the same bits for all of them.
 
     for each block of 64 lanes (traced count)
-        unpack 64 rows into a state
+        turn 64 rows of words into lanes
         for each of the block's steps (traced bounds)
-            tick, kept in the lanes that have a tick at this step
-        pack the state into 64 rows
+            see the words as a state, tick the lanes that have a tick at this step, write the words
+        turn the lanes back into 64 rows
 
 An asset always goes through the same instructions, wherever it lies and whoever its neighbours are: that makes its
 results independent of batch size, position, order and company. Everything crosses the border as uint32 words.
@@ -22,13 +22,13 @@ from jax import Array, lax
 
 from . import state, tick
 from .config import DEPTHS, Params, Shapes
-from .layout import Layout, layout_of, pack, unpack
+from .layout import Layout, into_lanes, into_rows, layout_of, pack, unpack
 from .observation import Observation
 from .result import Output, RejectReason, output_shape
 
 
 class Model(NamedTuple):
-    """The predictor proper: its cold state, and one tick."""
+    """The predictor proper: its cold state, and one tick; lanes that are not live keep their state in it."""
 
     cold: Callable[..., Any]
     tick: Callable[..., tuple[Any, Output]]
@@ -120,25 +120,20 @@ def _program(canon: Canon) -> Callable[..., tuple[Array, Array]]:
             first = given.first_steps[index]
             counts = lax.dynamic_slice(given.counts, (index * lanes,), (lanes,))
 
-            def step(at: Array, carried: tuple[Any, Array]) -> tuple[Any, Array]:
-                state, results = carried
+            def step(at: Array, carried: tuple[Array, Array]) -> tuple[Array, Array]:
+                words, results = carried
                 observation = _observation(given, at, lanes)
-                new, output = canon.model.tick(state, observation, settings, canon.shapes, pruned)
-                kept = _kept(at - first < counts, new, state)
-                return kept, _write(canon, results, at, observation, output)
+                live = at - first < counts
+                new, output = canon.model.tick(unpack(layout, words), observation, settings, canon.shapes, pruned, live)
+                return pack(layout, new), _write(canon, results, at, observation, output)
 
-            cold_or_known = unpack(layout, rows, index * lanes, lanes)
-            state, results = lax.fori_loop(first, given.first_steps[index + 1], step, (cold_or_known, results))
-            return pack(layout, new_rows, index * lanes, state), results
+            words = into_lanes(rows, index * lanes, lanes)
+            words, results = lax.fori_loop(first, given.first_steps[index + 1], step, (words, results))
+            return into_rows(new_rows, index * lanes, words), results
 
         return lax.fori_loop(np.int32(0), given.blocks[0], block, (new_rows, results))
 
     return program
-
-
-def _kept(live: Array, new: Any, old: Any) -> Any:
-    """Lanes without a tick at this step keep their state. Most blocks have none, and need not look at every word."""
-    return lax.cond(live.all(), lambda: new, lambda: jax.tree.map(lambda a, b: jnp.where(live, a, b), new, old))
 
 
 def _feed(canon: Canon, words: Array) -> Feed:
@@ -173,7 +168,7 @@ def _wide(pairs: Array, dtype: Any) -> Array:
 def _write(canon: Canon, results: Array, at: Array, observation: Observation, output: Output) -> Array:
     """Writes one step's results: a row of words for each lane."""
     row = ResultRow(observation.time_ns, _without_forecast_if_rejected(output))
-    return pack(canon.result_layout, results, at * canon.lanes, row)
+    return into_rows(results, at * canon.lanes, pack(canon.result_layout, row))
 
 
 def _without_forecast_if_rejected(output: Output) -> Output:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jax
-from jaxlib.xla_client import DeviceList
+from jaxlib.xla_client import CompileOptions, DeviceList
 
 DIGEST_BYTES = 16
 KEPT_MAX = 8  # directories
@@ -31,6 +31,11 @@ OPTIONS = {
     "xla_gpu_autotune_level": 0,
     # On a CPU sums over features stay XLA's own: those of its kernel library take a third of the whole tick.
     "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
+}
+BACKEND_OPTIONS = {
+    # On a CPU the loops become one function. A tick is hundreds of small kernels: to hand them out one by one costs
+    # nearly half as much again. By itself XLA does it with loops that touch fewer bytes than these.
+    "xla_cpu_small_while_loop_byte_threshold": str(10**12),
 }
 _lock = threading.Lock()
 
@@ -59,36 +64,39 @@ class Executable:
 
 
 _made: dict[tuple[bytes, str], Executable] = {}
+_making: dict[tuple[bytes, str], threading.Lock] = {}
 
 
 def executable(
-    key: tuple, fingerprint: bytes, cache_dir: Path | None, lower: Callable[[], Any], wait: bool = True
+    key: tuple, fingerprint: bytes, cache_dir: Path | None, lower: Callable[[], Any]
 ) -> tuple[Executable, bool]:
     """The compiled program of `key`, and whether it had to be compiled just now. Of a key counts what it prints as.
 
-    Processes that share a cache compile a program once: the others wait, or with `wait` false get BlockingIOError.
+    Threads and processes that share a cache compile a program once: the others wait.
     """
     whole_key = (fingerprint, repr(key))
     with _lock:
+        making = _making.setdefault(whole_key, threading.Lock())
+    with making:
         if whole_key in _made:
             return _made[whole_key], False
         name = hashlib.blake2b(repr(key).encode(), digest_size=8).hexdigest()
         path = cache_dir / fingerprint.hex() / f"{name}.code" if cache_dir else None
-        with _turn(path, wait):
+        with _turn(path):
             found = _load(path) if path else None
             _made[whole_key] = found if found is not None else _compile(lower, path)
         return _made[whole_key], found is None
 
 
 @contextmanager
-def _turn(path: Path | None, wait: bool) -> Iterator[None]:
+def _turn(path: Path | None) -> Iterator[None]:
     """One process at a time for one file; a cache that cannot be written has no turns."""
     file = _lock_file(path) if path else None
     if file is None:
         yield
         return
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -101,10 +109,31 @@ def _lock_file(path: Path) -> IO[str] | None:
 
 
 def _compile(lower: Callable[[], Any], path: Path | None) -> Executable:
-    made = Executable(lower().compile(compiler_options=OPTIONS).runtime_executable())
+    device = jax.devices()[0]
+    module = lower().compiler_ir("stablehlo")
+    made = Executable(device.client.compile_and_load(module, DeviceList((device,)), _options()))
     if path:
         _save(path, made.code())
     return made
+
+
+def _options() -> Any:
+    """JAX hands on no option of a back end; as a message they are added to what the options say of themselves."""
+    options = CompileOptions()
+    options.env_option_overrides = list(OPTIONS.items())
+    pairs = (_message(500, _message(1, key), _message(2, value)) for key, value in BACKEND_OPTIONS.items())
+    return CompileOptions.ParseFromString(options.SerializeAsString() + _message(3, _message(3, *pairs)))
+
+
+def _message(field: int, *parts: bytes | str) -> bytes:
+    """A field of a protocol buffer; two messages one behind the other are one."""
+    content = b"".join(part.encode() if isinstance(part, str) else part for part in parts)
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    low, rest = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def _save(path: Path, code: bytes) -> None:
@@ -141,7 +170,7 @@ def _load(path: Path) -> Executable | None:
 
 def fingerprint(*parts: object) -> bytes:
     """Eight bytes for the parts and the machine: equal fingerprints, equal bits."""
-    return hashlib.blake2b(repr((parts, OPTIONS, _machine())).encode(), digest_size=8).digest()
+    return hashlib.blake2b(repr((parts, OPTIONS, BACKEND_OPTIONS, _machine())).encode(), digest_size=8).digest()
 
 
 @functools.cache

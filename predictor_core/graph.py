@@ -8,6 +8,7 @@ results of the lot before are back.
 import inspect
 import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -56,7 +57,7 @@ class Program:
         self._cold_row = _cold_row(self._canon)
         self._cache_dir = Path(cache_dir) if cache_dir else None
         self._executables: dict[int, Executable] = {}
-        self._lock = threading.Lock()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
         self._buffers = _Buffers(self._canon)
 
         self.dtype = np.dtype(np.uint64 if config.float_precision == 64 else np.uint32)
@@ -69,15 +70,13 @@ class Program:
         self.fingerprint = executables.fingerprint(self.layout_fingerprint, self.lanes, _sources(model))
 
     def compile(self, depths: Sequence[int] | None = None) -> None:
-        """Makes ready for these depths (by default the config's own), from the cache where it has them."""
-        elsewhere = []
-        for depth in depths if depths is not None else [self.config.log_sig_depth]:
-            try:
-                self._executable(depth, wait=False)
-            except BlockingIOError:  # another process compiles it now: the others first
-                elsewhere.append(depth)
-        for depth in elsewhere:
-            self._executable(depth)
+        """Makes ready for these depths (by default the config's own), from the cache where it has them.
+
+        Those that have to be compiled are compiled side by side: each takes one core.
+        """
+        wanted = depths if depths is not None else [self.config.log_sig_depth]
+        with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+            list(pool.map(self._executable, wanted))
 
     def made_by(self, params: Params | None = None) -> bytes:
         """Eight bytes for this build on this machine and these numbers: what every prediction carries."""
@@ -175,19 +174,20 @@ class Program:
             if len(indices) and not 0 <= indices.min() <= indices.max() < length:
                 raise WrongShape(f"{name} must lie in [0, {length}), got [{indices.min()}, {indices.max()}].")
 
-    def _executable(self, depth: int, wait: bool = True) -> Executable:
+    def _executable(self, depth: int) -> Executable:
         depth = DEPTHS[0] if depth == PRUNED else depth
         if depth not in self._executables:
             canon = replace(self._canon, shapes=replace(self._canon.shapes, log_sig_depth=depth))
             assert canon.state_layout == self._layout, f"depth {depth} changes the state"
-            self._executables[depth], compiled_now = executables.executable(
+            made, compiled_now = executables.executable(
                 (canon.shapes, canon.blocks, canon.steps, *(part.__qualname__ for part in canon.model)),
                 self.fingerprint,
                 self._cache_dir,
                 lambda: lower(canon),
-                wait,
             )
-            self.compilations += compiled_now
+            with self._counting:
+                self.compilations += compiled_now
+            self._executables[depth] = made
         return self._executables[depth]
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-# Words that turn from rows into lanes at a time: 64 words of 64 lanes stay in the first-level cache.
+# Words that turn from lanes into rows at a time: 64 words of 64 lanes stay in the first-level cache.
 TILE = 64
 
 
@@ -64,36 +64,44 @@ def layout_of(make: Callable[[], Any], every_number_wide: bool = False) -> Layou
     return Layout(tuple(leaves[index] for index in range(len(paths))), tree, even)
 
 
-def unpack(layout: Layout, rows: Array, first: Array, lanes: int) -> Any:
-    """The tree of `lanes` rows from `first` on, lanes last. Traced."""
-    return jax.tree.unflatten(layout.tree, [_unpack_leaf(leaf, rows, first, lanes) for leaf in layout.leaves])
+def unpack(layout: Layout, words: Array) -> Any:
+    """The tree of words [words, lanes], its lanes last. Traced."""
+    leaves = [
+        from_words(words[leaf.start : leaf.stop], leaf.dtype, leaf.stride).reshape(*leaf.features, words.shape[-1])
+        for leaf in layout.leaves
+    ]
+    return jax.tree.unflatten(layout.tree, leaves)
 
 
-def pack(layout: Layout, rows: Array, first: Array, tree: Any) -> Array:
-    """Writes a tree with its lanes last over the rows from `first` on. Traced."""
-    for leaf, value in zip(layout.leaves, jax.tree.leaves(tree), strict=True):
+def pack(layout: Layout, tree: Any) -> Array:
+    """The words [words, lanes] of a tree with its lanes last. Traced."""
+    values = sorted(zip(layout.leaves, jax.tree.leaves(tree), strict=True), key=lambda leaf: leaf[0].start)
+    for leaf, value in values:
         assert value.dtype == leaf.dtype and value.shape[:-1] == leaf.features, (leaf, value.dtype, value.shape)
-        words = to_words(value, leaf.stride)
-        for tile in range(0, len(words), TILE):
-            rows = lax.dynamic_update_slice(rows, words[tile : tile + TILE].T, (first, np.int32(leaf.start + tile)))
+    words = jnp.concatenate([to_words(value, leaf.stride) for leaf, value in values], 0)
+    return jnp.pad(words, ((0, layout.words - len(words)), (0, 0)))
+
+
+def into_lanes(rows: Array, first: Array, lanes: int) -> Array:
+    """The words [words, lanes] of the rows from `first` on. Traced."""
+    return lax.dynamic_slice(rows, (first, np.int32(0)), (lanes, rows.shape[1])).T
+
+
+def into_rows(rows: Array, first: Array, words: Array) -> Array:
+    """Writes words [words, lanes] over the rows from `first` on. Traced."""
+    for tile in range(0, len(words), TILE):
+        rows = lax.dynamic_update_slice(rows, words[tile : tile + TILE].T, (first, np.int32(tile)))
     return rows
-
-
-def _unpack_leaf(leaf: Leaf, rows: Array, first: Array, lanes: int) -> Array:
-    words = lax.dynamic_slice(rows, (first, np.int32(leaf.start)), (lanes, leaf.stop - leaf.start)).T
-    return from_words(words, leaf.dtype, leaf.stride).reshape(*leaf.features, lanes)
 
 
 def to_words(values: Array, stride: int) -> Array:
     """Numbers [..., lanes] as uint32 words [words, lanes]. Traced."""
     flat = values.reshape(-1, values.shape[-1])
-    if flat.dtype.itemsize == 4:
-        low = lax.bitcast_convert_type(flat, jnp.uint32)
-        high = jnp.zeros_like(low)
-    else:
-        both = lax.bitcast_convert_type(flat, jnp.uint64)
-        low, high = both.astype(jnp.uint32), (both >> jnp.uint64(32)).astype(jnp.uint32)
-    return low if stride == 1 else jnp.stack([low, high], 1).reshape(-1, flat.shape[-1])
+    if flat.dtype.itemsize == 8:
+        halves = lax.bitcast_convert_type(flat, jnp.uint32)  # [numbers, lanes, 2], low half first
+        return jnp.moveaxis(halves, 2, 1).reshape(-1, flat.shape[-1])
+    low = lax.bitcast_convert_type(flat, jnp.uint32)
+    return low if stride == 1 else jnp.stack([low, jnp.zeros_like(low)], 1).reshape(-1, flat.shape[-1])
 
 
 def from_words(words: Array, dtype: np.dtype, stride: int) -> Array:

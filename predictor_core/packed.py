@@ -24,18 +24,19 @@ def identity(n: int) -> np.ndarray:
 
 def wrap(vector: Array) -> Array:
     """The vector turned round by 0, 1, ... places: row k lines up with diagonal k."""
-    n = vector.shape[0]
-    twice = jnp.concatenate([vector, vector], 0)
-    return jnp.stack([twice[k : k + n] for k in range(size(n)[0])])
+    rows, n = size(vector.shape[0])
+    again = jnp.broadcast_to(vector, (rows + 1, *vector.shape)).reshape(-1, *vector.shape[1:])
+    return again[: rows * (n + 1)].reshape(rows, n + 1, *vector.shape[1:])[:, :n]
 
 
 def times(matrix: Array, vector: Array) -> Array:
     """The product A v: the diagonals as they lie, and their mirror images turned into place."""
     rows, n = size(vector.shape[0])
     mirrored = matrix * vector[None]
-    pieces = [part for k in range(1, rows) for part in (mirrored[k, n - k :], mirrored[k, : n - k])]
-    # One long array, summed at once: a chain of additions would be made anew by every reader.
-    turned = jnp.concatenate(pieces, 0).reshape((rows - 1, *vector.shape))
+    rest = vector.shape[1:]
+    twice = jnp.broadcast_to(mirrored[1:, None], (rows - 1, 2, *vector.shape)).reshape(-1, *rest)
+    twice = jnp.pad(twice[n - 1 :], ((0, n - rows), *((0, 0) for _ in rest)))
+    turned = twice.reshape(rows - 1, 2 * n - 1, *rest)[:, :n]
     return (matrix * wrap(vector)).sum(0) + turned.sum(0)
 
 

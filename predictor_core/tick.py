@@ -56,11 +56,20 @@ class Tick(NamedTuple):
 
 
 def tick(
-    state: PredictorState, observation: Observation, params: Params, shapes: Shapes, pruned: Array | bool = False
+    state: PredictorState,
+    observation: Observation,
+    params: Params,
+    shapes: Shapes,
+    pruned: Array | bool = False,
+    live: Array | bool = True,
 ) -> tuple[PredictorState, Output]:
-    """Takes one value in and forecasts the next. `pruned` is one number for all lanes."""
+    """Takes one value in and forecasts the next. `pruned` is one number for all lanes.
+
+    A lane that is not live keeps its state, and what comes out for it means nothing.
+    """
     distance = jnp.clip(observation.value - state.level, -scale.FAR, scale.FAR).astype(real_of(shapes))
     gate, verdict = gates.update(state.gates, observation, distance, params)
+    verdict = verdict._replace(rejected=settled(verdict.rejected))
     now = _measure(state, jnp.where(state.ticks > 0, distance, 0.0))
 
     laws = _laws(state)
@@ -69,7 +78,7 @@ def tick(
     new, senses = _predict(learnt, now, senses, params, shapes, pruned)
 
     new = eqx.tree_at(lambda s: (s.level, s.ticks), new, (observation.value, jnp.minimum(state.ticks + 1, 1 << 30)))
-    accepted = settled(verdict.rejected == RejectReason.accepted)
+    accepted = settled((verdict.rejected == RejectReason.accepted) & live)
     new = select(settled(accepted & verdict.learn), new, state)
     new = eqx.tree_at(lambda s: s.gates, new, select(accepted, gate, state.gates))
     return new, _output(new, verdict, senses, shapes)

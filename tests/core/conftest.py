@@ -79,7 +79,12 @@ def _cold(shapes: Shapes, lanes: tuple[int, ...] = ()) -> dict[str, Any]:
 
 
 def _tick(
-    state: dict[str, Any], observation: Observation, params: Params, shapes: Shapes, pruned: jax.Array | bool
+    state: dict[str, Any],
+    observation: Observation,
+    params: Params,
+    shapes: Shapes,
+    pruned: jax.Array | bool,
+    live: jax.Array,
 ) -> tuple[Any, Output]:
     """Forecasts the mean of the values so far plus `cusum_h`; `memory` fills with cosines, where rounding shows."""
     late = observation.time_ns <= state[LAST_TIME]
@@ -93,7 +98,7 @@ def _tick(
         "ticks": ticks,
         "memory": jnp.concatenate([wave[None], (state["memory"][:-1] + wave) / 3]),
     }
-    new = jax.tree.map(lambda a, b: jnp.where(rejected == RejectReason.accepted, a, b), new, state)
+    new = jax.tree.map(lambda a, b: jnp.where(live & (rejected == RejectReason.accepted), a, b), new, state)
     return new, _output(new, rejected, params, shapes)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -19,14 +20,20 @@ COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture
-def compiled():
-    """The compilations that XLA does while the test runs."""
+def compiled(monkeypatch):
+    """The compilations that happen while the test runs: JAX's own, and those of programs."""
     seen = []
+    compile_program = executables._compile
 
     def listen(event, duration, **_):
         if event == COMPILED:
             seen.append(event)
 
+    def compile_and_count(*given):
+        seen.append("program")
+        return compile_program(*given)
+
+    monkeypatch.setattr(executables, "_compile", compile_and_count)
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield seen
     jax.monitoring.unregister_event_duration_listener(listen)
@@ -151,6 +158,23 @@ def test_programs_of_equal_shapes_share_one_executable(make_toy_program, toy_pro
     other.compile()
     assert other.compilations == 0
     assert not compiled
+
+
+def test_threads_that_want_the_same_program_compile_it_once(make_toy_program, compiled):
+    programs = [make_toy_program(cusum_k=0.7, memory_size=512) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(Program.compile, programs))
+    assert compiled == ["program"]
+    assert sum(program.compilations for program in programs) == 1
+
+
+def test_on_a_cpu_the_loops_are_one_function(make_toy_program):
+    """Handed out one by one the kernels of a tick cost nearly half as much again, and no result would tell."""
+    program = make_toy_program()
+    program.compile()
+    (module,) = program._executables[program.config.log_sig_depth]._loaded.hlo_modules()
+    entry = module.to_string().partition("\nENTRY ")[2]
+    assert (" while(" in entry) == (jax.default_backend() != "cpu"), entry
 
 
 def test_every_depth_runs_on_the_same_rows(make_toy_program, run_ticks):
