@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 def serve(settings: Settings, partitions: int | None = None) -> None:
     """Works until SIGTERM or SIGINT, then drains; a second signal ends the process at once."""
-    # XLA looks at its first use. Micro-batches are small: shared by two threads one costs more and is done no sooner.
-    os.environ.setdefault("PJRT_NPROC", "1")
     start_logging(settings.log, settings.worker.name)
     settings.config()  # a wrong number is reported before anything is opened
     uvloop.run(_serve(settings, partitions))
