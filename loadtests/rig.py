@@ -32,7 +32,7 @@ from predictor_core import PredictorConfig, Program, payload_fields
 from state_store import EmbeddedRedis, RedisStateStore
 
 HOME = Path(".predictor")
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0  # on a busy machine a worker compiles for minutes first
 POLL_S = 0.05
 PRODUCT, IDENTITY, DISTANT, ENCODED, STAGES = "product", "identity", "distant", "encoded", "stages"
 MODULES = dict.fromkeys((IDENTITY, DISTANT, ENCODED), "loadtests.floor") | {STAGES: "loadtests.stages"}
