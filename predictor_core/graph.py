@@ -57,7 +57,7 @@ class Program:
         self._cold_row = _cold_row(self._canon)
         self._cache_dir = Path(cache_dir) if cache_dir else None
         self._executables: dict[int, Executable] = {}
-        self._lock, self._counting = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._buffers = _Buffers(self._canon)
 
         self.dtype = np.dtype(np.uint64 if config.float_precision == 64 else np.uint32)
@@ -185,7 +185,7 @@ class Program:
                 self._cache_dir,
                 lambda: lower(canon),
             )
-            with self._counting:
+            with self._lock:
                 self.compilations += compiled_now
             self._executables[depth] = made
         return self._executables[depth]

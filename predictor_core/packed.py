@@ -23,7 +23,10 @@ def identity(n: int) -> np.ndarray:
 
 
 def wrap(vector: Array) -> Array:
-    """The vector turned round by 0, 1, ... places: row k lines up with diagonal k."""
+    """The vector turned round by 0, 1, ... places: row k lines up with diagonal k.
+
+    Read again and again in rows that are one longer: only indices, where slices joined would be a kernel each.
+    """
     rows, n = size(vector.shape[0])
     again = jnp.broadcast_to(vector, (rows + 1, *vector.shape)).reshape(-1, *vector.shape[1:])
     return again[: rows * (n + 1)].reshape(rows, n + 1, *vector.shape[1:])[:, :n]
