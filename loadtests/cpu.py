@@ -30,5 +30,15 @@ def of_graph(pid: int) -> float:
 
 def of_machine() -> float:
     """CPU seconds of everything that runs here, since the start of the machine."""
-    user, nice, system, _, _, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
-    return (user + nice + system + irq + soft) / os.sysconf("SC_CLK_TCK")
+    user, nice, system, _, _, irq, soft, _ = _machine()
+    return user + nice + system + irq + soft
+
+
+def stolen() -> float:
+    """Seconds in which a core had work, and the host gave it to another guest."""
+    return _machine()[-1]
+
+
+def _machine() -> list[float]:
+    words = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    return [int(word) / os.sysconf("SC_CLK_TCK") for word in words]

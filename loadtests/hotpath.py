@@ -31,7 +31,7 @@ from loadtests.statistics import median, rounded
 from state_store.hotpath.store import HotpathStore
 from worker.hotpath.knobs import REGISTRY
 from worker.hotpath.operator import give
-from worker.hotpath.orders import Order
+from worker.hotpath.order import Order
 from worker.hotpath.view import status
 from worker.settings import Settings, load
 

@@ -24,7 +24,7 @@ from loadtests.statistics import rounded
 from state_store import RedisStateStore
 from state_store.hotpath.store import HotpathStore
 from worker.hotpath.operator import give
-from worker.hotpath.orders import Order
+from worker.hotpath.order import Order
 from worker.hotpath.view import canary
 from worker.publish import publish_numbers
 from worker.settings import Settings, load

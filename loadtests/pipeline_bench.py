@@ -8,7 +8,7 @@ Every run is a fresh Redis with fresh workers; the variants take turns, so that 
     encoded     commits of the same bytes, made before        what Redis and the kernel cost
     client      the product fed by `TickProducer`              with ticks alone and in frames, else by ready bytes
 
-Latency is measured by open load at shares of the capacity that the same fleet has just shown; one fleet for each run.
+Latency is measured by open load at shares of the capacity that the same fleet has just shown, and beside single ticks.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,6 +49,7 @@ class Plan:
     runs: int = 3
     warm_s: float = 2.0
     seconds: float = 5.0
+    halves: int = 3  # so often at half load in each fleet
     shares: Sequence[float] = SHARES
     variants: Sequence[str] = tuple(VARIANTS)
     assets: int = 2048
@@ -70,7 +71,7 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
             with Rig(plan.shape(variant)) as rig:
                 full[variant].append(rig.saturate(plan.warm_s, plan.seconds))
             on_progress(f"run {run + 1}  {variant:<28}{full[variant][-1]['ticks_per_second']:>10,.0f} ticks/s")
-    fleets = [_latencies(plan, on_progress) for _ in range(plan.runs)]
+    rows = [row for _ in range(plan.runs) for row in _latencies(plan, on_progress)]
     return {
         **figures,
         "assets": plan.assets,
@@ -78,10 +79,10 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
         "settings": dict(plan.settings),
         "seconds": plan.seconds,
         "full_load": {variant: {**medians(runs), "runs": _rates(runs)} for variant, runs in full.items()},
-        "ratios": _ratios(full) | latency_ratios(fleets),
-        "capacity": median([fleet["capacity"] for fleet in fleets]),
-        "unloaded": merged([fleet["unloaded"] for fleet in fleets]),
-        "latency": [merged(rows) for rows in zip(*(fleet["latency"] for fleet in fleets), strict=True)],
+        "ratios": _ratios(full) | latency_ratios(rows),
+        "capacity": median([row["capacity"] for row in rows]),
+        "unloaded": merged([row["alone"] for row in rows]),
+        "latency": [merged([row for row in rows if row["share"] == share]) for share in plan.shares],
     }
 
 
@@ -116,24 +117,32 @@ def _ratios(full: dict[str, list[dict[str, Any]]]) -> dict[str, float]:
     return {name: value for name, value in ratios.items() if value is not None}
 
 
-def _latencies(plan: Plan, on_progress: Callable[[str], None]) -> dict[str, Any]:
+def _latencies(plan: Plan, on_progress: Callable[[str], None]) -> list[dict[str, Any]]:
     """One fleet at rising rates."""
     with Rig(plan.shape("product")) as rig:
-        capacity = rig.saturate(plan.warm_s, plan.seconds)["ticks_per_second"]
-        unloaded = rig.load(UNLOADED_RATE, plan.warm_s / 4, plan.seconds)
         rows = []
         for share in plan.shares:
-            rows.append({"share": share, **rig.load(share * capacity, plan.warm_s, plan.seconds)})
-            on_progress("{share:4.0%} {rate:10,.0f} ticks/s  p99 {latency_ms[p99]:8.1f} ms".format(**rows[-1]))
-    return {"capacity": capacity, "unloaded": unloaded, "latency": rows}
+            for _ in range(plan.halves if share == HALF else 1):
+                rows.append(_latency(rig, plan, share))
+                said = "{share:4.0%} {rate:10,.0f} ticks/s  p99 {latency_ms[p99]:8.1f} ms"
+                on_progress((said + ", alone {alone[latency_ms][p99]:.1f}").format(**rows[-1]))
+    return rows
 
 
-def latency_ratios(fleets: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Of runs of one fleet."""
-    halves = [row for fleet in fleets for row in fleet["latency"] if row["share"] == HALF]
+def _latency(rig: Rig, plan: Plan, share: float) -> dict[str, Any]:
+    """At a share of the capacity, beside single ticks; one after the other, since the machine's speed changes."""
+    capacity = rig.saturate(plan.warm_s / 2, plan.seconds / 2)["ticks_per_second"]
+    alone = rig.load(UNLOADED_RATE, plan.warm_s / 4, plan.seconds)
+    loaded = rig.load(share * capacity, plan.warm_s, plan.seconds)
+    return {"share": share, "capacity": capacity, "alone": alone, **loaded}
+
+
+def latency_ratios(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Of runs that followed each other."""
+    halves = [row for row in rows if row["share"] == HALF]
     if not halves:
         return {}
-    loaded, alone = ([row["latency_ms"]["p99"] for row in rows] for rows in (halves, [f["unloaded"] for f in fleets]))
+    loaded, alone = ([run["latency_ms"]["p99"] for run in runs] for runs in (halves, [row["alone"] for row in halves]))
     return {"p99: half load / one tick at a time": ratio(loaded, alone)}
 
 
@@ -146,10 +155,10 @@ def table(figures: dict[str, Any]) -> str:
     """For a person."""
     parties = ("graph", "worker", "server", "producer", "reader")
     head = f"{'at full load':<28}{'ticks/s':>10}" + "".join(f"{party:>10}" for party in parties)
-    lines = [head + "  us CPU/tick    busy  others"]
+    lines = [head + "  us CPU/tick    busy  others  stolen"]
     for variant, run in figures["full_load"].items():
         spent = "".join(f"{run['cpu_us_per_tick'][party]:>10.2f}" for party in parties)
-        busy = f"{run['cores_busy']:>21.0%}{run['cores_busy_with_others']:>8.0%}"
+        busy = f"{run['cores_busy']:>21.0%}{run['cores_busy_with_others']:>8.0%}{run['cores_stolen']:>8.0%}"
         lines.append(f"{variant:<28}{run['ticks_per_second']:>10,.0f}{spent}{busy}")
     lines += [f"{value:>8.2f}  {name}" for name, value in figures["ratios"].items()]
     lines.append(f"{'load':<8}{'ticks/s':>10}" + "".join(f"{tail:>10}" for tail in figures["unloaded"]["latency_ms"]))

@@ -189,7 +189,7 @@ class Rig:
         graph, whole = sum(map(cpu.of_graph, workers)), sum(map(cpu.of_process, workers))
         spent = {"graph": graph, "worker": whole - graph, "server": cpu.of_process(self._server_pid)}
         spent |= {name: cpu.of_process(pid) for name, pid in pids.items()}
-        spent["machine"] = cpu.of_machine()
+        spent |= {"machine": cpu.of_machine(), "stolen": cpu.stolen()}
         return Snapshot(time.perf_counter(), self.applied(), spent, self._server_counts())
 
     def _server_counts(self) -> dict[str, int]:
@@ -337,7 +337,7 @@ def _account(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     """Ticks per second, and microseconds of CPU per tick for everyone."""
     seconds, ticks = after.clock - before.clock, max(1, after.ticks - before.ticks)
     spent = {name: after.cpu[name] - before.cpu[name] for name in before.cpu}
-    machine = spent.pop("machine")
+    machine, stolen = spent.pop("machine"), spent.pop("stolen")
     cores = len(os.sched_getaffinity(0))
     return {
         "ticks_per_second": ticks / seconds,
@@ -345,4 +345,5 @@ def _account(before: Snapshot, after: Snapshot) -> dict[str, Any]:
         "server_per_tick": {name: (after.server[name] - count) / ticks for name, count in before.server.items()},
         "cores_busy": sum(spent.values()) / seconds / cores,
         "cores_busy_with_others": (machine - sum(spent.values())) / seconds / cores,
+        "cores_stolen": stolen / seconds / cores,
     }

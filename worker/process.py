@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 def serve(settings: Settings, partitions: int | None = None) -> None:
     """Works until SIGTERM or SIGINT, then drains; a second signal ends the process at once."""
+    # XLA looks at its first use. With more threads it may run an execution in the thread that asks; with one never, so
+    # that what the graph costs can be told from what the worker does. It takes no longer: an execution is one function.
+    os.environ.setdefault("PJRT_NPROC", "1")
     start_logging(settings.log, settings.worker.name)
     settings.config()  # a wrong number is reported before anything is opened
     uvloop.run(_serve(settings, partitions))

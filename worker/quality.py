@@ -11,6 +11,7 @@ from worker.metrics import Metrics
 from worker.rows import RowTable
 
 FOLLOWED = 64
+MIDDLE, LOW, HIGH, QUANTILES = range(4)  # the columns of a forecast; the last one and all behind it
 WIDTHS_MAX = 100.0  # one value after a long standstill must not outweigh all others
 
 
@@ -25,7 +26,7 @@ class Quality:
         self._cells = np.diff(np.array([0.0, *(self._levels[1:] + self._levels[:-1]) / 2, 1.0]))
         self._tenancy = np.full(FOLLOWED, -1, np.int64)
         self._values = np.zeros(FOLLOWED)
-        self._forecasts: np.ndarray | None = None  # results, one for each slot
+        self._forecasts = np.zeros((FOLLOWED, QUANTILES + len(levels)))
 
     def committed(self, work: Work, results: np.ndarray) -> None:
         """Takes the ticks of a micro-batch whose effects are stored."""
@@ -34,32 +35,31 @@ class Quality:
         if not len(at):
             return
         at = at[np.argsort(work.slots[at], kind="stable")]
-        slots, values, made = work.slots[at], work.values[at], results[at]
+        slots, values, made = work.slots[at], work.values[at], _forecasts(results, at)
         first = np.ones(len(at), bool)
         first[1:] = slots[1:] != slots[:-1]
         with np.errstate(over="ignore", invalid="ignore"):  # a band may be as narrow or as wide as it likes
             stood, before, known = self._before(slots, values, made, first)
             self._hold(stood[known], values[known], before[known])
-        self._remember(slots, values, made, np.roll(first, -1))
+        self._remember(slots, values, made, np.append(first[1:], True))
 
     def _before(
         self, slots: np.ndarray, values: np.ndarray, made: np.ndarray, first: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each tick the forecast that stood, the value before, and whether there were any."""
-        if self._forecasts is None:
-            self._forecasts = np.zeros(FOLLOWED, made.dtype)
-        stood, before, heads = np.roll(made, 1), np.roll(values, 1), slots[first]
+        stood, before, heads = np.empty_like(made), np.empty_like(values), slots[first]
+        stood[1:], before[1:] = made[:-1], values[:-1]
         stood[first], before[first] = self._forecasts[heads], self._values[heads]
-        known = np.isfinite(stood["reference_prediction"])
+        known = np.isfinite(stood[:, MIDDLE])
         known[first] &= self._tenancy[heads] == self._table.tenancy[heads]
-        width = stood["confidence_upper"] - stood["confidence_lower"]
+        width = stood[:, HIGH] - stood[:, LOW]
         return stood, before, known & np.isfinite(width) & (width > 0)
 
     def _hold(self, stood: np.ndarray, values: np.ndarray, before: np.ndarray) -> None:
         """Counts how the values fell into their forecasts."""
-        metrics, low, high = self._metrics, stood["confidence_lower"], stood["confidence_upper"]
+        metrics, low, high = self._metrics, stood[:, LOW], stood[:, HIGH]
         width = high - low
-        apart = values[:, None] - stood["quantiles"]
+        apart = values[:, None] - stood[:, QUANTILES:]
         crps = 2 * (self._cells * np.maximum(self._levels * apart, (self._levels - 1) * apart)).sum(1)
         metrics.followed.inc(len(values))
         metrics.band_misses.labels("below").inc(int(np.count_nonzero(values < low)))
@@ -70,6 +70,14 @@ class Quality:
 
     def _remember(self, slots: np.ndarray, values: np.ndarray, made: np.ndarray, last: np.ndarray) -> None:
         tails = slots[last]
-        assert self._forecasts is not None
         self._forecasts[tails], self._values[tails] = made[last], values[last]
         self._tenancy[tails] = self._table.tenancy[tails]
+
+
+def _forecasts(results: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """What is judged of these results, in plain columns: copies of whole results are slow."""
+    made = np.empty((len(at), QUANTILES + results["quantiles"].shape[1]))
+    made[:, MIDDLE] = results["reference_prediction"][at]
+    made[:, LOW], made[:, HIGH] = results["confidence_lower"][at], results["confidence_upper"][at]
+    made[:, QUANTILES:] = results["quantiles"][at]
+    return made

@@ -12,7 +12,7 @@ from threading import Thread
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SERVING = {"redis": "redis://", "worker": '"phase": "ready"'}  # what a command in the background says once it serves
-LINE_MAX_S = 90.0
+LINE_MAX_S = 180.0
 SNIPPET = re.compile(r'^--8<-- "(.+)"$', re.M)
 
 
@@ -48,7 +48,7 @@ class Shell:
         finally:
             assert self._bash.stdin is not None
             self._bash.stdin.close()
-            self._bash.wait(10)
+            self._bash.wait(LINE_MAX_S)  # after what it is at
             self._reader.join(10)
             assert self._bash.stdout is not None
             self._bash.stdout.close()

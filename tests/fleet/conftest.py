@@ -18,6 +18,7 @@ from state_store import EmbeddedRedis, RedisStateStore
 from worker import cli
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
+PATIENCE_S = 180.0  # a worker starts within seconds, but not where the host gives most of the time to other guests
 
 
 class Fleet:
@@ -71,7 +72,7 @@ class Fleet:
 
         return asyncio.run(look())
 
-    def wait_until(self, condition, what: str, seconds: float = 60.0) -> list:
+    def wait_until(self, condition, what: str, seconds: float = PATIENCE_S) -> list:
         deadline = time.monotonic() + seconds
         while not condition(probes := self.probes()):
             dead = [worker.args for worker in self.workers if worker.poll() not in (None, 0, -signal.SIGKILL)]

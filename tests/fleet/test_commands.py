@@ -3,6 +3,7 @@
 import asyncio
 import json
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,3 +77,10 @@ def test_tail_says_what_replay_says_and_verify_sees_every_change(fleet, file):
     ask(fleet, "HSET", f"{keys}:states", first["asset"], record[:-20] + bytes(20))
     verdict = fleet.predictor("verify", code=1)
     assert (verdict["missing"], verdict["states_differing"], verdict["differing"]) == (1, 1, 0)
+
+
+def test_a_worker_runs_the_graph_in_a_thread_of_its_own_that_can_be_told_apart(fleet):
+    worker = fleet.start_worker()
+    fleet.wait_until(lambda probes: all(probe.owner for probe in probes), "the first leases")
+    names = [(task / "comm").read_text() for task in Path(f"/proc/{worker.pid}/task").iterdir()]
+    assert names.count("tf_XLAEigen\n") == 1, names

@@ -21,7 +21,7 @@ from worker.hotpath.follower import Follower
 from worker.hotpath.knobs import REGISTRY, Knobs
 from worker.hotpath.leader import Leader
 from worker.hotpath.model_knobs import model_of
-from worker.hotpath.orders import Order
+from worker.hotpath.order import Order
 from worker.settings import HotpathSettings
 
 NATIVES = {"window_ms": 40.0, "ticks_max": 1024, "read_ahead": 8192}

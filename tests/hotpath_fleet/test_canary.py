@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from worker.hotpath.orders import Order
+from worker.hotpath.order import Order
 from worker.hotpath.replay import replay
 from worker.hotpath.view import canary as facts_of
 from worker.hotpath.view import model

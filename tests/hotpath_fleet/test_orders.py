@@ -7,7 +7,7 @@ import pytest
 from scheduler.hotpath import SafeModeReason
 from scheduler.hotpath.safe_mode import ManualReset
 from worker.hotpath.knobs import REGISTRY
-from worker.hotpath.orders import Order
+from worker.hotpath.order import Order
 
 
 async def test_a_pin_ends_the_probe_and_holds_through_a_rollback(open_fleet):

@@ -18,7 +18,7 @@ from state_store import RedisStateStore, TickProducer
 from state_store.hotpath.store import HotpathStore
 from state_store.logs import Logs, Looking
 from worker.hotpath.operator import give
-from worker.hotpath.orders import Order
+from worker.hotpath.order import Order
 from worker.hotpath.view import canary
 from worker.recall import made_by
 from worker.settings import load

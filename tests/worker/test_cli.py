@@ -61,6 +61,13 @@ def test_help_and_what_only_asks_redis_do_not_load_jax(server, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_neither_the_console_nor_an_order_loads_jax():
+    """It takes seconds, in which the page would not answer."""
+    code = "import sys, worker.console.site, worker.hotpath.operator; assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [

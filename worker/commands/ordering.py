@@ -75,7 +75,7 @@ def _ask(settings: "Settings", asked: Asked, given: dict[str, Any]) -> dict[str,
 
     from worker.errors import BadInput
     from worker.hotpath.operator import give
-    from worker.hotpath.orders import ID_BYTES_MAX, TEXT_MAX, Order
+    from worker.hotpath.order import ID_BYTES_MAX, TEXT_MAX, Order
     from worker.reach import reachable
 
     actor, reason = given["actor"] or getpass.getuser(), given["reason"].strip()

@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.errors import BadInput, OrderRefused
 from worker.hotpath.operator import give
-from worker.hotpath.orders import TEXT_MAX, Order
+from worker.hotpath.order import TEXT_MAX, Order
 from worker.letters import chosen, open_letters, send_again, throw_away
 from worker.reach import open_store
 from worker.settings import Settings

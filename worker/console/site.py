@@ -14,7 +14,6 @@ import hmac
 import json
 import mimetypes
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +25,7 @@ from state_store.logs import Looking
 from worker.console import names
 from worker.console.board import TIMEOUTS, Board
 from worker.console.kept import Kept
+from worker.console.orders import obey
 from worker.console.viewer import keep_told
 from worker.errors import BadInput, WorkerError
 from worker.exits import alone
@@ -174,9 +174,8 @@ class Site:
         return await _patiently(lambda: self._obeyed(asked), refused=409)
 
     async def _obeyed(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        orders = await asyncio.to_thread(import_module, "worker.console.orders")  # slow: it brings the tuner with it
         try:
-            return {"told": await orders.obey(self._settings, asked)}
+            return {"told": await obey(self._settings, asked)}
         finally:
             self._letters.forget()
             self._facts.forget()

@@ -17,7 +17,8 @@ from scheduler.hotpath import EventType, NoChange, TelemetryDigest, Violation
 from scheduler.hotpath.proposal import Proposal
 from scheduler.hotpath.trial import Sums
 from worker.hotpath.fleet import Facts, fleet_digest, terms_of
-from worker.hotpath.orders import Order, follow
+from worker.hotpath.order import Order
+from worker.hotpath.orders import follow
 from worker.hotpath.term import Term
 
 

@@ -5,17 +5,15 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import import_module
 from typing import Any
 
 from state_store.client import UNHURRIED
 from state_store.hotpath.store import HotpathStore, Shown
 from worker.errors import BadInput, OrderRefused
 from worker.hotpath.document import RefusedDocument, decode
-from worker.hotpath.knobs import REGISTRY, natives_of
-from worker.hotpath.leader import Leader
-from worker.hotpath.model_knobs import model_of
-from worker.hotpath.orders import Order
-from worker.hotpath.writer import TermOver
+from worker.hotpath.knobs import REGISTRY
+from worker.hotpath.order import Order
 from worker.reach import open_store
 from worker.settings import Settings
 
@@ -69,33 +67,13 @@ async def _answered(
         now_s = time.monotonic()
         led_s = now_s if (await store.led()).left_ms else led_s
         if now_s - led_s > LEADERLESS_SHARE * settings.hotpath.lease_ms / 1000 or fresh:
-            await _stand_in(settings, store, fresh)
+            lead = await asyncio.to_thread(import_module, "worker.hotpath.standin")  # brings JAX, which takes seconds
+            await lead.stand_in(settings, store, fresh)
         elif now_s > deadline_s:
             raise OrderRefused(f"no answer within {wait_s:g} s: see predictor hotpath status; the order still stands")
         else:
             await asyncio.sleep(LOOK_EVERY_S)
     return json.loads(answer)
-
-
-async def _stand_in(settings: Settings, store: HotpathStore, fresh: bool) -> None:
-    """Leads just long enough to follow the orders that wait."""
-    name = f"{settings.worker.name} (operator)"
-    natives, model = natives_of(settings.worker), model_of(settings.config())
-    async with open_store(settings) as numbers:
-        leader = Leader(
-            store, numbers, settings.hotpath, settings.redis.namespace, name, natives, model, fresh=fresh
-        )
-        try:
-            if await leader.lead():
-                await leader.publish()  # what the last leader left wanted
-                await leader.obey(await leader.look())
-                await leader.publish()
-            elif leader.refused:
-                raise OrderRefused(f"{leader.refused}: begin anew with predictor hotpath dry-run on --fresh")
-        except TermOver:
-            pass  # somebody else was faster, and answers
-        finally:
-            await leader.release()
 
 
 async def _centre(store: HotpathStore, settings: Settings, generation: int) -> dict[str, float]:

@@ -5,7 +5,6 @@ Whoever leads does it; what is refused leaves everything as it was, and says why
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from scheduler.errors import SchedulerError
@@ -16,29 +15,14 @@ from worker.generations import EVERYONE
 from worker.hotpath.canary import proposed_knobs
 from worker.hotpath.knobs import REGISTRY
 from worker.hotpath.model_knobs import MODEL
+from worker.hotpath.order import ID_BYTES_MAX, TEXT_MAX, Order
 from worker.hotpath.term import Term
 
-ID_BYTES_MAX, TEXT_MAX = 64, 500
 TOLD_BY_ENGINE = ("pause", "resume", "pin", "unpin")
 
 
 class RefusedOrder(Exception):
     """Why an order cannot be followed."""
-
-
-@dataclass(frozen=True)
-class Order:
-    """One order; `expect` is the generation at which it makes sense, None for any."""
-
-    id: str
-    name: str
-    actor: str
-    reason: str
-    expect: int | None = None
-    args: dict[str, Any] = field(default_factory=dict)
-
-    def encode(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
 
 
 def decode(encoded: bytes) -> Order:
