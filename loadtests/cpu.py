@@ -28,17 +28,8 @@ def of_graph(pid: int) -> float:
     return sum(seconds for name, seconds in of_threads(pid).items() if name.startswith(GRAPH_THREADS))
 
 
-def of_machine() -> float:
-    """CPU seconds of everything that runs here, since the start of the machine."""
-    user, nice, system, _, _, irq, soft, _ = _machine()
-    return user + nice + system + irq + soft
-
-
-def stolen() -> float:
-    """Seconds in which a core had work, and the host gave it to another guest."""
-    return _machine()[-1]
-
-
-def _machine() -> list[float]:
+def of_machine() -> dict[str, float]:
+    """Seconds since the start of the machine: what all that runs here used, and what other guests of the host got."""
     words = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
-    return [int(word) / os.sysconf("SC_CLK_TCK") for word in words]
+    user, nice, system, _, _, irq, soft, stolen = (int(word) / os.sysconf("SC_CLK_TCK") for word in words)
+    return {"machine": user + nice + system + irq + soft, "stolen": stolen}

@@ -189,7 +189,7 @@ class Rig:
         graph, whole = sum(map(cpu.of_graph, workers)), sum(map(cpu.of_process, workers))
         spent = {"graph": graph, "worker": whole - graph, "server": cpu.of_process(self._server_pid)}
         spent |= {name: cpu.of_process(pid) for name, pid in pids.items()}
-        spent |= {"machine": cpu.of_machine(), "stolen": cpu.stolen()}
+        spent |= cpu.of_machine()
         return Snapshot(time.perf_counter(), self.applied(), spent, self._server_counts())
 
     def _server_counts(self) -> dict[str, int]:

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 MARKUP = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 VIEWS = {"#/": ".chip", "#/assets/cycle-00002": ".fan-chart", "#/rejected": "td a", "#/tuner": ".facts dd"}
-expect.set_options(timeout=60_000)  # on a machine that has other things to do
+expect.set_options(timeout=20_000)  # on a machine that has other things to do
 WIDER = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
 
 

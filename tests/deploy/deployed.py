@@ -31,7 +31,7 @@ def fetch(url: str) -> str:
         return answer.read().decode()
 
 
-def wait_for(condition, what: str, seconds: float = 180.0):
+def wait_for(condition, what: str, seconds: float = 60.0):
     """Asks until the answer is true; a place that does not listen yet counts as no."""
     deadline = time.monotonic() + seconds
     while True:

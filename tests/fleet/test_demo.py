@@ -58,7 +58,7 @@ def command_line(pid):
         return ""
 
 
-def wait_until(condition, what, seconds=90.0):
+def wait_until(condition, what, seconds=30.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come about"

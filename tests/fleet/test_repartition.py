@@ -23,7 +23,7 @@ from worker.settings import load
 
 START_NS = 1_600_000_000_000_000_000
 ASSETS = 24
-PATIENCE_S = 180.0
+PATIENCE_S = 60.0
 
 
 class Market:
