@@ -30,6 +30,11 @@ def of_graph(pid: int) -> float:
 
 def of_machine() -> dict[str, float]:
     """Seconds since the start of the machine: what all that runs here used, and what other guests of the host got."""
-    words = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    return machine_in(Path("/proc/stat").read_text())
+
+
+def machine_in(told: str) -> dict[str, float]:
+    """The same, from what /proc/stat told."""
+    words = told.splitlines()[0].split()[1:9]  # what follows, time given to guests of this machine, is in `user` too
     user, nice, system, _, _, irq, soft, stolen = (int(word) / os.sysconf("SC_CLK_TCK") for word in words)
     return {"machine": user + nice + system + irq + soft, "stolen": stolen}

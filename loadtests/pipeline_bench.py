@@ -147,8 +147,9 @@ def latency_ratios(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def merged(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians; but what is missing in any run is missing."""
-    return {**medians(rows), "missing": sum(row["missing"] for row in rows)}
+    """Medians; but what is missing in any run is missing, in the single ticks beside it too."""
+    beside = {"alone": merged([row["alone"] for row in rows])} if "alone" in rows[0] else {}
+    return {**medians(rows), "missing": sum(row["missing"] for row in rows), **beside}
 
 
 def table(figures: dict[str, Any]) -> str:

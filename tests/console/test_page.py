@@ -110,7 +110,11 @@ def test_no_view_is_wider_than_the_screen(address, open_page, view, whole):
             page.screenshot(path=folder / f"{width}-{scheme}-{view.split('/')[1] or 'fleet'}.png", full_page=True)
 
 
-def test_a_reader_is_offered_no_orders_and_an_operator_is_obeyed(fleet, address, open_page):
+def loads_jax(process) -> bool:
+    return "jaxlib" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def test_a_reader_is_offered_no_orders_and_an_operator_is_obeyed(fleet, address, open_page, commands):
     reader = open_page(f"{address}#/rejected")
     expect(reader.locator("td code")).to_have_count(3)
     assert reader.locator("main button").count() == 0
@@ -125,6 +129,8 @@ def test_a_reader_is_offered_no_orders_and_an_operator_is_obeyed(fleet, address,
     page.locator(".facts dd").first.wait_for()
     order(page, "Pause", "paused")
     expect(page.locator("table").last).to_contain_text("an operator's test")
+    # It takes seconds, in which the page would not answer.
+    assert loads_jax(commands.running["worker-2"]) and not loads_jax(commands.running["console"])
 
 
 def order(page, label: str, told: str) -> None:

@@ -117,7 +117,8 @@ def test_two_in_one_directory_do_not_collide(tmp_path):
 def test_a_server_that_was_killed_starts_again_at_once_whatever_lingers_around_it(tmp_path):
     with EmbeddedRedis(tmp_path / "redis") as server:
         shell = server._process.pid
-        (cat,) = [pid for pid, (group, name) in processes().items() if group == shell and name == "cat"]
+        wait_until(lambda: "cat" in members(shell))  # it is started beside the server
+        cat = members(shell)["cat"]
         os.kill(cat, signal.SIGSTOP)
         try:
             os.kill(server.process_id, signal.SIGKILL)
@@ -128,6 +129,11 @@ def test_a_server_that_was_killed_starts_again_at_once_whatever_lingers_around_i
             os.kill(cat, signal.SIGCONT)
         with connect(server) as client:
             assert client.ping()
+
+
+def members(group: int) -> dict[str, int]:
+    """The processes of a group by their names."""
+    return {name: pid for pid, (of, name) in processes().items() if of == group}
 
 
 def processes() -> dict[int, tuple[int, str]]:

@@ -79,7 +79,7 @@ def test_each_asset_can_have_numbers_of_its_own(predictor, ticks):
 
 
 def test_ctrl_c_keeps_the_study_and_resume_goes_on(predictor, ticks, tmp_path):
-    command = [sys.executable, "-m", "worker", "tune", ticks, "--trials", "144", "--json"]
+    command = [sys.executable, "-m", "worker", "tune", ticks, "--trials", "72", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
@@ -92,10 +92,10 @@ def test_ctrl_c_keeps_the_study_and_resume_goes_on(predictor, ticks, tmp_path):
         told = running.stderr.read()
     assert running.wait(30) == 130, f"interrupted after {len(seen)} trials, it said: {told}"
     kept = checkpoint.read(study)["trials"]
-    assert f"stopped after {len(kept)} trials" in told and len(kept) < 144
-    code, _, _ = predictor("tune", ticks, "--trials", "144", "--resume", "--json")
+    assert f"stopped after {len(kept)} trials" in told and len(kept) < 72
+    code, _, _ = predictor("tune", ticks, "--trials", "72", "--resume", "--json")
     ended = checkpoint.read(study)["trials"]
-    assert (code, len(ended)) == (DONE, 144)
+    assert (code, len(ended)) == (DONE, 72)
     assert ended[: len(kept)] == kept
 
 
