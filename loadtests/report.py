@@ -59,6 +59,8 @@ def _section(name: str, figures: dict[str, Any]) -> list[str]:
     machine = figures["machine"]
     load_before = ", ".join(f"{load:.1f}" for load in figures["load_before"])
     where = f"{machine['processor']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}"
+    if "redis" in machine:
+        where += f", Redis {machine['redis']}"
     when = f"commit {figures['commit']}, {figures['date']}, load before the run {load_before}"
     table = BENCHES[name].table(figures)
     return [f"## {TITLES[name]}", f"`{COMMANDS[name]}` on {where}; {when}.", f"```\n{table}\n```"]

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtests.statistics import rounded
+from state_store import ServerNotFound, find_server
+from state_store.server import version_of
 
 FOLDER = Path("loadtests/results")
 
@@ -21,6 +23,7 @@ def about() -> dict[str, Any]:
             "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
             "system": f"{platform.system()} {platform.release()}",
             "python": platform.python_version(),
+            "redis": redis(),
         },
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -48,6 +51,14 @@ def processor() -> str:
         return next(line.partition(": ")[2] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def redis() -> str:
+    """The version of the server that a bench starts; "none" without one, which the graph's needs none of."""
+    try:
+        return ".".join(map(str, version_of(find_server())))
+    except ServerNotFound:
+        return "none"
 
 
 def commit() -> str:

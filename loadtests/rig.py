@@ -131,18 +131,17 @@ class Rig:
             pids = {"producer": producer.pid, "reader": listener.process.pid}
             before = self._snapshot(pids)
             time.sleep(seconds)
-            after = self._snapshot(pids)
-            waiting = self._added() - self.applied()
+            after, applied = self._snapshot(pids), self.applied()
             producer.send_signal(signal.SIGTERM)
             self._sent += self._told(producer)["sent"]
             if self.shape.kind != ENCODED:
                 self._drain()
-        return {**_account(before, after), "waiting_at_end": waiting}
+        return {**_account(before, after), "waiting_at_end": self._sent - applied}
 
     def load(self, rate: float, warm_s: float, seconds: float) -> dict[str, Any]:
         """Latency and cost per tick at a rate: from the moment at which a tick was due until its prediction is read."""
         with self._listener() as listener, self._producer(rate, warm_s + seconds) as producer:
-            self._wait(lambda: self._added() > self._sent, "the first tick")
+            self._wait(lambda: self.applied() > self._sent, "the first commit")
             time.sleep(warm_s)
             pids = {"producer": producer.pid, "reader": listener.process.pid}
             before = self._snapshot(pids)
@@ -233,11 +232,6 @@ class Rig:
         owners = [self.redis.hget(key, "owner") for key in self.keys("control")]
         shares = [owners.count(owner) for owner in set(owners)]
         return None not in owners and len(shares) == self.shape.workers and max(shares) - min(shares) <= 1
-
-    def _added(self) -> int:
-        keys = [LOGS[self.shape.kind]] if self.shape.kind in LOGS else self.keys("ticks")
-        entries = sum(self.redis.xinfo_stream(key)["entries-added"] for key in keys if self.redis.exists(key))  # type: ignore[index]
-        return entries + sum(int(self.redis.hget(key, "framed") or 0) for key in self.keys("frames"))  # type: ignore[arg-type]
 
     def keys(self, name: str) -> list[str]:
         """What the fleet calls one thing in each partition."""

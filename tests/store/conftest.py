@@ -27,7 +27,7 @@ from state_store import (
 )
 from state_store.cluster import EmbeddedCluster
 from state_store.keys import Keys, partition_of
-from state_store.server import _packaged, _version
+from state_store.server import _packaged, version_of
 
 PARTITIONS = 4
 LAYOUT = bytes(range(8))
@@ -40,7 +40,7 @@ SHORT_TIMEOUTS = Timeouts(connect_s=1.0, reply_s=2.0, resolve_s=3.0)
 def executables() -> dict[str, str | None]:
     """An old and a newer server, where this machine has them."""
     newer = [path for path in map(shutil.which, ("redis-server", "valkey-server", "/usr/bin/redis-server")) if path]
-    return {"redis-6.2": _packaged(), "newer": next((path for path in newer if _version(path) >= (7, 0)), None)}
+    return {"redis-6.2": _packaged(), "newer": next((path for path in newer if version_of(path) >= (7, 0)), None)}
 
 
 @pytest.fixture(scope="session")
