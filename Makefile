@@ -41,10 +41,10 @@ clean: ## Remove what the targets made
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none is on the PATH. Install one, or run: make PYTHON=/path/to/python"; exit 1; }
 	@test -x .venv/bin/uv || { echo "making .venv with $(PYTHON) ..."; $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv==0.13.8; }
 	@echo "installing the pinned dependencies ..."
-	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --python .venv/bin/python --no-dev
+	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --compile-bytecode --python .venv/bin/python --no-dev
 	@touch $@
 
 .venv/.synced: .venv/.installed
 	@echo "installing what the tests need ..."
-	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --python .venv/bin/python --all-groups --extra otel --extra peers --extra tune
+	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --compile-bytecode --python .venv/bin/python --all-groups --extra otel --extra peers --extra tune
 	@touch $@
