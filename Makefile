@@ -6,6 +6,7 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.11 python3.13; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$name && break; done)
 RUN := .venv/bin/python -m
 UV := .venv/bin/uv
+SYNC := VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --compile-bytecode --python .venv/bin/python
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
@@ -41,10 +42,10 @@ clean: ## Remove what the targets made
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none is on the PATH. Install one, or run: make PYTHON=/path/to/python"; exit 1; }
 	@test -x .venv/bin/uv || { echo "making .venv with $(PYTHON) ..."; $(PYTHON) -m venv .venv && .venv/bin/pip install --quiet uv==0.13.8; }
 	@echo "installing the pinned dependencies ..."
-	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --compile-bytecode --python .venv/bin/python --no-dev
+	@$(SYNC) --no-dev
 	@touch $@
 
 .venv/.synced: .venv/.installed
 	@echo "installing what the tests need ..."
-	@VIRTUAL_ENV= $(UV) sync --quiet --frozen --inexact --compile-bytecode --python .venv/bin/python --all-groups --extra otel --extra peers --extra tune
+	@$(SYNC) --all-groups --extra otel --extra peers --extra tune
 	@touch $@

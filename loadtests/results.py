@@ -54,7 +54,7 @@ def processor() -> str:
 
 
 def redis() -> str:
-    """The version of the server that a bench starts; "none" without one, which the graph's needs none of."""
+    """The version of the server that a bench starts; "none" where there is none: the graph needs no server."""
     try:
         return ".".join(map(str, version_of(find_server())))
     except ServerNotFound:
