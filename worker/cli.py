@@ -27,6 +27,7 @@ from worker.commands import (
     tune,
 )
 from worker.exits import DONE, FAILED, USAGE, alone, notice, verdict
+from worker.interrupts import interruptible
 
 EPILOG = """
 Exit codes:
@@ -100,7 +101,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        code = app(prog_name="predictor", standalone_mode=False)
+        with interruptible():
+            code = app(prog_name="predictor", standalone_mode=False)
         sys.stdout.flush()
         return code or DONE
     except (KeyboardInterrupt, typer.Abort):

@@ -1,38 +1,44 @@
-"""Ctrl-C that is not lost to the garbage collector.
+"""Ctrl-C that is not lost where Python drops exceptions.
 
-An exception that is raised in a callback of the collector is printed and dropped by Python, and JAX has such a
-callback: of the interrupts of a program that was being traced, one in four came to nothing.
+What is raised in a callback of the garbage collector or in a finaliser is printed and dropped, an interrupt like
+any other exception. JAX has such a callback, and tracing a program keeps the collector busy.
 """
 
-import gc
-import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+from traceback import walk_stack
+from types import CodeType
 
-AGAIN_S = 0.01
+AGAIN_S = 0.01  # by then the collector is done, or drops it once more
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within, a Ctrl-C that meets the collector at work comes again when it is done. Main thread only."""
-    before = signal.signal(signal.SIGINT, _on_signal)
+    """Within, an interrupt that was dropped comes again."""
+    before = sys.unraisablehook
+
+    def hook(dropped: "sys.UnraisableHookArgs") -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Thread(target=_interrupt_after, args=(hook.__code__,), daemon=True).start()
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = before
 
 
-def _on_signal(number: int, frame: FrameType | None) -> None:
-    if not _collecting(frame):
-        raise KeyboardInterrupt
-    threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)).start()
-
-
-def _collecting(frame: FrameType | None) -> bool:
-    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
-    while frame is not None and frame.f_code not in callbacks:
-        frame = frame.f_back
-    return frame is not None
+def _interrupt_after(hook: CodeType) -> None:
+    """Sends an interrupt when the main thread has left the hook: what is raised in there is dropped for good."""
+    main = threading.main_thread().ident
+    assert main is not None
+    time.sleep(AGAIN_S)
+    while any(frame.f_code is hook for frame, _ in walk_stack(sys._current_frames()[main])):
+        time.sleep(AGAIN_S)
+    signal.pthread_kill(main, signal.SIGINT)

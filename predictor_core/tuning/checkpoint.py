@@ -36,8 +36,12 @@ def read(path: Path) -> dict[str, Any]:
     if not sidecar(path).exists():
         raise FileNotFoundError(f"{sidecar(path)} is missing: without its sum the study {path} is not to be trusted.")
     data = path.read_bytes()
-    if _line(data, path) not in sidecar(path).read_text(encoding="utf-8").splitlines(keepends=True):
-        raise IntegrityError(f"{path} is damaged: its sum is not in {sidecar(path).name}. Restore it, or start anew.")
+    while _line(data, path) not in sidecar(path).read_text(encoding="utf-8").splitlines(keepends=True):
+        data, before = path.read_bytes(), data
+        if data == before:  # else a writer was at work, and this is what it wrote
+            raise IntegrityError(
+                f"{path} is damaged: its sum is not in {sidecar(path).name}. Restore it, or start anew."
+            )
     content = json.loads(data)
     if content.get("schema") != SCHEMA:
         raise ValueError(f"{path} has schema {content.get('schema')!r}, this version reads {SCHEMA}. Start anew.")

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -78,19 +80,29 @@ def test_each_asset_can_have_numbers_of_its_own(predictor, ticks):
     assert [group["group"] for group in json.loads(out)["groups"]] == ["acme/x", "acme/y"]
 
 
+@contextmanager
+def killed_at_last(process: subprocess.Popen[str]) -> Iterator[None]:
+    """A test that fails leaves no process to the next one."""
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_ctrl_c_keeps_the_study_and_resume_goes_on(predictor, ticks, tmp_path):
     command = [sys.executable, "-m", "worker", "tune", ticks, "--trials", "72", "--json"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     study, deadline = tmp_path / ".predictor/studies/tune-fast.json", time.monotonic() + 90
-    with running.stderr:
+    with running.stderr, killed_at_last(running):
         while not (study.exists() and (seen := checkpoint.read(study)["trials"])):
             assert time.monotonic() < deadline and running.poll() is None
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
-        told = running.stderr.read()
-    assert running.wait(30) == 130, f"interrupted after {len(seen)} trials, it said: {told}"
+        told, code = running.stderr.read(), running.wait(30)
+    assert code == 130, f"interrupted after {len(seen)} trials, it said: {told}"
     kept = checkpoint.read(study)["trials"]
     assert f"stopped after {len(kept)} trials" in told and len(kept) < 72
     code, _, _ = predictor("tune", ticks, "--trials", "72", "--resume", "--json")

@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +124,18 @@ def test_a_damaged_study_is_refused(make_study):
     study.path.write_bytes(study.path.read_bytes().replace(b"0.", b"1.", 1))
     with pytest.raises(IntegrityError, match="is damaged"):
         make_study(3).load_study(study.path)
+
+
+def test_a_study_is_read_whole_while_another_process_writes_it(tmp_path):
+    class ReadSlowly(type(tmp_path)):
+        def read_bytes(self):
+            data = super().read_bytes()
+            if (trials := json.loads(data)["trials"]) < 3:
+                checkpoint.write(Path(self), {"trials": trials + 1})
+            return data
+
+    checkpoint.write(tmp_path / "s.json", {"trials": 0})
+    assert checkpoint.read(ReadSlowly(tmp_path / "s.json"))["trials"] == 3
 
 
 def test_a_study_or_a_sum_that_is_missing_is_named(make_study, tmp_path):

@@ -6,10 +6,8 @@ from typing import Annotated
 import typer
 
 from worker.commands.options import Config, Json, Namespace, Redis, settings_of
-from worker.interrupts import interruptible
 
 
-@interruptible()
 def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="Header asset,timestamp_ns,value.")],
     config: Config = None,

@@ -28,7 +28,6 @@ from predictor_core.tuning.study import STUDIES
 from scheduler.partitions import tenant_of
 from worker.errors import BadInput
 from worker.exits import notice
-from worker.interrupts import interruptible
 
 EVERYTHING = ""  # the name of the group that holds all assets
 SLUG_BYTES = 5
@@ -82,11 +81,10 @@ def tune(
     """Searches and judges group by group, from what each has now. Ctrl-C leaves studies that `resume` goes on with."""
     optuna()  # says at once if it is not there
     runner = Runner(cache_dir)
-    with interruptible():
-        return [
-            _tune_group(group, history.only(places), present_of(group), plan, runner)
-            for group, places in _groups(history, plan)
-        ]
+    return [
+        _tune_group(group, history.only(places), present_of(group), plan, runner)
+        for group, places in _groups(history, plan)
+    ]
 
 
 def _groups(history: History, plan: Plan) -> list[tuple[str, list[int]]]:
