@@ -425,12 +425,12 @@ class MemoryStateStore:
         if block_ms and not log.after(after):
             await self.memory.wait_for_ticks(log, after, block_ms)
         entries = [[entry_id, _flat(fields)] for entry_id, fields in log.after(after)[:count]]
-        return parse(entries, await self._check(partition), after, count)
+        return parse(entries, self._check(partition), after, count)
 
-    async def _check(self, partition: int) -> AssetCheck:
+    def _check(self, partition: int) -> AssetCheck:
         if partition not in self._checks:
-            meta = await self.read_meta()
-            self._checks[partition] = AssetCheck(partition, meta.of(self.generation).partitions)
+            there = self._oriented(self._meta()).of(self.generation).partitions
+            self._checks[partition] = AssetCheck(partition, there)
         return self._checks[partition]
 
     async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:

@@ -52,7 +52,7 @@ class RedisStateStore:
         self._partitions: dict[int, Partition] = {}
         self._checks: dict[int, AssetCheck] = {}
         self._nonces: dict[int, bytes] = {}  # Of acquisitions whose reply was lost: asked again with the same.
-        self._oriented = False  # Whether it is known which generation of partitions this store works on.
+        self._followed: Meta | None = None  # Says which generation of partitions this store works on.
 
     async def open_fleet(self, partitions: int, layout: bytes, fields: Mapping[str, Any]) -> Meta:
         return await self.open_as(Meta(partitions, layout, dict(fields)))
@@ -60,19 +60,19 @@ class RedisStateStore:
     async def open_as(self, wanted: Meta) -> Meta:
         """Like `open_fleet`; a fleet that is made here begins in the generation that is wanted."""
         meta = await self._control.open_fleet(wanted)
-        if not self._oriented:
+        if self._followed is None:
             self.follow(meta)
         return meta
 
     async def read_meta(self) -> Meta:
         meta = await self._control.read_meta()
-        if not self._oriented:
+        if self._followed is None:
             self.follow(meta)
         return meta
 
     def follow(self, meta: Meta) -> None:
         self.keys = self._control.keys = replace(self.keys, generation=meta.generation)
-        self._oriented = True
+        self._followed = meta
         for held in self._partitions.values():
             held.close()
         for each in (self._partitions, self._checks, self._nonces):
@@ -80,7 +80,7 @@ class RedisStateStore:
 
     async def _orient(self) -> None:
         """A fleet that is not there yet has its first generation to come."""
-        if not self._oriented:
+        if self._followed is None:
             with suppress(FleetMissing):
                 await self.read_meta()
 
@@ -168,9 +168,10 @@ class RedisStateStore:
         return await self._partition(partition).read(after, count, block_ms, check)
 
     async def _check(self, partition: int) -> AssetCheck:
+        """Asks the node with the fleet's keys only where nothing was asked of it before."""
         if partition not in self._checks:
-            meta = await self.read_meta()
-            self._checks[partition] = AssetCheck(partition, meta.of(self.keys.generation).partitions)
+            meta = self._followed or await self.read_meta()
+            self._checks[partition] = AssetCheck(partition, meta.partitions)
         return self._checks[partition]
 
     async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:

@@ -216,6 +216,23 @@ async def test_who_lives_is_told_though_the_node_of_the_url_stands_still(open_cl
             await store.close()
 
 
+async def test_a_partition_is_taken_and_read_while_the_node_of_the_fleets_keys_stands_still(open_cluster, cluster):
+    async with open_cluster() as fleet:
+        registry = cluster.owner(slot_of(Keys(fleet.namespace).meta.encode()))
+        keys = {partition: Keys(fleet.namespace).of(partition).ticks for partition in range(PARTITIONS)}
+        partition = next(p for p in keys if cluster.owner(slot_of(keys[p])) is not registry)
+        store = RedisStateStore(cluster.owner(slot_of(keys[partition])).url, fleet.namespace, timeouts=PATIENT)
+        await store.read_meta()
+        cluster.freeze(registry)
+        try:
+            lease = await store.acquire(partition, "one", TTL_MS)
+            assert isinstance(lease, Lease)
+            assert not (await store.read(partition, lease.cursor, 10, 0)).ids
+        finally:
+            cluster.thaw(registry)
+            await store.close()
+
+
 @asynccontextmanager
 async def sending(fleet, count_max: int = 100_000):
     """A producer that sends to all partitions in turn until left; gives what it has sent."""
