@@ -71,6 +71,10 @@ class Member:
         said = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in said if line.get("event") == event]
 
+    def said(self) -> str:
+        """The end of its log, for who asks why."""
+        return self.log.read_text()[-2000:]
+
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
@@ -325,7 +329,7 @@ class Arena:
         """A worker ends only when it is told to."""
         for member in self.members:
             if member.process.returncode not in (None, 0, -signal.SIGKILL):
-                raise Failed(f"{member.name} ended by itself: {member.log.read_text()[-2000:]}")
+                raise Failed(f"{member.name} ended by itself: {member.said()}")
 
     async def _end_members(self) -> None:
         for member in self.members:

@@ -101,10 +101,11 @@ async def end_in_time(member: Member) -> float:
         async with asyncio.timeout(4 * EXIT_S_MAX):
             code = await member.process.wait()
     except TimeoutError:
-        raise Failed(f"{member.name} did not end after SIGTERM") from None
+        raise Failed(f"{member.name} did not end after SIGTERM: {member.said()}") from None
     seconds = time.monotonic() - started
     if code or seconds > EXIT_S_MAX:
-        raise Failed(f"{member.name} ended with {code} after {seconds:.1f} s, expected 0 within {EXIT_S_MAX:.0f} s")
+        ended = f"{member.name} ended with {code} after {seconds:.1f} s, expected 0 within {EXIT_S_MAX:.0f} s"
+        raise Failed(f"{ended}: {member.said()}")
     return seconds
 
 
