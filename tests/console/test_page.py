@@ -150,7 +150,7 @@ def test_a_dead_worker_s_leases_move_to_the_other_one_without_a_reload(address, 
     page.evaluate("window.same = true")
     moved = page.locator(".moves li").first.text_content()
     commands.kill("worker-1")
-    expect(two).to_have_count(16, timeout=30_000)  # a lease of 1.5 s, and a look every second
+    expect(two).to_have_count(16, timeout=10_000)  # a lease of 1.5 s, and a look every second
     assert page.evaluate("window.same")
     expect(page.locator("[data-worker=worker-1]")).to_have_class(re.compile("gone"))
     expect(page.locator(".moves li").first).not_to_have_text(moved)

@@ -212,7 +212,7 @@ async def test_a_viewer_who_reads_slowly_is_skipped_forward_and_costs_no_memory(
             await asyncio.sleep(0.001 if number % 20 else 0.02)
         seen = []
         while not seen or seen[-1] != 400:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 event = await reader.readuntil(b"\n\n")
             if b'"why": "looking' not in event:
                 seen.append(int(json.loads(event.partition(b"data: ")[2])["why"].split()[0]))
@@ -254,7 +254,7 @@ async def test_a_board_that_nobody_looks_at_reads_nothing(server):
         await asyncio.sleep(0.3)
         assert board.fleet is None
         with board.looked_at(""):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(10):
                 while board.fleet is None or board.waiting:
                     await asyncio.sleep(0.02)
         assert isinstance(board.fleet, Fleet) and len(board.fleet.partitions) == 4

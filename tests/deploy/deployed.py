@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=5) as answer:
         return answer.read().decode()
 
 
@@ -91,7 +91,7 @@ class Site:
         """What Redis says to the user that may ask the least."""
         env = os.environ | {"REDISCLI_AUTH": (self.users / "replica.password").read_text()}
         command = ["redis-cli", "-p", str(self.port), "--user", "usp-replica", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=30).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=10).stdout.strip()
 
     def page(self) -> str:
         return fetch(f"http://127.0.0.1:{self.http_port}/metrics")

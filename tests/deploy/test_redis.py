@@ -66,7 +66,7 @@ class Node:
     def ask(self, role: str, *words: str) -> str:
         env = os.environ | {"REDISCLI_AUTH": (self.users / f"{role}.password").read_text()}
         command = ["redis-cli", "-p", str(self.port), "--user", f"usp-{role}", *words]
-        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=30).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, env=env, timeout=10).stdout.strip()
 
 
 def nodes(folder: Path, count: int) -> list[Node]:

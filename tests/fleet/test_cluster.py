@@ -125,7 +125,7 @@ async def test_a_frozen_node_that_has_only_the_registry_costs_no_lease(tmp_path,
         stack.push_async_callback(store.close)
         layout, fields = program.layout_fingerprint, payload_fields(program.config.static())
         await store.open_fleet(PARTITIONS, layout, fields)
-        made = Fleet(healthy.url, PARTITIONS, lease_ms=3000)
+        made = Fleet(healthy.url, PARTITIONS, lease_ms=1500)
         stack.callback(made.stop)
         for _ in range(2):
             made.start_worker()
@@ -142,7 +142,7 @@ async def test_a_frozen_node_that_has_only_the_registry_costs_no_lease(tmp_path,
         held = await until(lambda found: len({probe.owner for probe in found if probe.lease_left_ms}) == 2)
         cluster.freeze(registry)
         stack.callback(lambda: registry in cluster._frozen and cluster.thaw(registry))
-        for _ in range(80):  # four leases
+        for _ in range(40):  # four leases
             now = await probes()
             if not all(probe.lease_left_ms > 0 for probe in now):
                 pytest.fail(f"a lease has ended: {now}, and the workers said: {made.stop()}")

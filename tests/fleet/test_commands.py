@@ -59,7 +59,7 @@ def test_tail_says_what_replay_says_and_verify_sees_every_change(fleet, file):
     assert unplaced(told) == unplaced(fleet.say("replay", with_depths(file, told), "--json")[0])
     assert len(told.splitlines()) == 600
 
-    with urllib.request.urlopen(f"{address}/metrics", timeout=30) as page:
+    with urllib.request.urlopen(f"{address}/metrics", timeout=5) as page:
         metrics = page.read().decode()
     assert "predictor_predictions_total 600.0" in metrics
     assert 'predictor_rejected_total{reason="late"} 1.0' in metrics

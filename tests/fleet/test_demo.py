@@ -101,7 +101,7 @@ def test_ctrl_c_ends_a_demo_in_order(started):
     demo = started("--seconds", "600", "--json", "--rate", "300", "--workers", "1")
     said = iter(demo.stderr.readline, "")
     address = next(line.split()[-1] for line in said if "in a browser" in line)
-    with urllib.request.urlopen(f"{address}events", timeout=30) as viewer:  # which does not keep the demo from ending
+    with urllib.request.urlopen(f"{address}events", timeout=5) as viewer:  # which does not keep the demo from ending
         assert b"event: waiting" in viewer.readline()
         assert any("ticks/s" in line for line in said)
         demo.send_signal(signal.SIGINT)

@@ -95,7 +95,7 @@ async def test_a_worker_follows_leads_is_succeeded_and_leaves(fleet, namespace):
     page = f"{address(folder / 'first.log')}/metrics"
 
     async def metrics():
-        return await asyncio.to_thread(lambda: urllib.request.urlopen(page, timeout=30).read().decode())
+        return await asyncio.to_thread(lambda: urllib.request.urlopen(page, timeout=5).read().decode())
 
     told = await until(metrics, lambda text: "hotpath_generation 1.0" in text)
     assert "hotpath_lease_held 1.0" in told and 'hotpath_knob{kind="live",knob="window_ms"} 30.0' in told
