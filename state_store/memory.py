@@ -429,8 +429,7 @@ class MemoryStateStore:
 
     def _check(self, partition: int) -> AssetCheck:
         if partition not in self._checks:
-            there = self._oriented(self._meta()).of(self.generation).partitions
-            self._checks[partition] = AssetCheck(partition, there)
+            self._checks[partition] = AssetCheck(partition, self._meta().of(self.generation).partitions)
         return self._checks[partition]
 
     async def load(self, partition: int, assets: list[bytes]) -> list[bytes | None]:
