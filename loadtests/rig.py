@@ -131,6 +131,7 @@ class Rig:
             pids = {"producer": producer.pid, "reader": listener.process.pid}
             before = self._snapshot(pids)
             time.sleep(seconds)
+            self._wait(lambda: self.applied() > before.ticks, "a commit while it was measured")
             after, applied = self._snapshot(pids), self.applied()
             producer.send_signal(signal.SIGTERM)
             self._sent += self._told(producer)["sent"]
@@ -253,6 +254,9 @@ class Rig:
     @contextmanager
     def _sending(self, *phases: Phase) -> Iterator[subprocess.Popen]:
         """Follows the phases; without any it keeps the log full until it is told to end."""
+        for phase in phases:
+            if not phase.ticks:
+                raise RunFailed(f"no tick is due in {phase.seconds:g} s at {phase.rate:g} ticks/s")
         shape = self.shape
         given = {"socket": self.socket, "partitions": shape.partitions, "assets": shape.assets, "phases": phases}
         given |= {"waiting": shape.waiting, "first": self._sent}
@@ -329,7 +333,9 @@ class _Listener:
 
 def _account(before: Snapshot, after: Snapshot) -> dict[str, Any]:
     """Ticks per second, and microseconds of CPU per tick for everyone."""
-    seconds, ticks = after.clock - before.clock, max(1, after.ticks - before.ticks)
+    seconds, ticks = after.clock - before.clock, after.ticks - before.ticks
+    if not ticks:
+        raise RunFailed(f"nothing was committed in the {seconds:.1f} s that were measured; measure for longer")
     spent = {name: after.cpu[name] - before.cpu[name] for name in before.cpu}
     machine, stolen = spent.pop("machine"), spent.pop("stolen")
     cores = len(os.sched_getaffinity(0))

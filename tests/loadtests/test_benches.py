@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 from loadtests import assets_bench, capacity_bench, graph_bench, pipeline_bench, report, results, soak, stages
 from loadtests.arena import Shape as ArenaShape
-from loadtests.rig import IDENTITY, Rig, Shape
+from loadtests.rig import IDENTITY, Rig, RunFailed, Shape
 from predictor_core import PredictorConfig
 from state_store import server
 from worker.cli import app
 
-TINY = {"runs": 1, "warm_s": 0.1, "seconds": 0.3, "assets": 128, "partitions": 4}
+TINY = {"runs": 1, "warm_s": 0.1, "seconds": 1.0, "assets": 128, "partitions": 4}
 PARTIES = {"graph", "worker", "server", "producer", "reader"}
 
 
@@ -71,7 +71,11 @@ def test_a_fleet_can_be_measured_over_the_oldest_server_too(monkeypatch):
     assert results.about()["machine"]["redis"] == "6.2"
     with Rig(Shape(IDENTITY, assets=128, partitions=4, waiting=2000)) as rig:
         assert rig.redis.info("server")["redis_version"].startswith("6.2")
-        full, loaded = rig.saturate(0.1, 0.3), rig.load(500.0, 0.1, 0.5)
+        full, loaded = rig.saturate(0.1, 0.3), rig.load(500.0, 0.1, 1.0)
+        moment = rig.saturate(0.0, 0.0)
+        with pytest.raises(RunFailed, match="no tick is due in 0.6 s at 1.3 ticks/s"):
+            rig.load(1.3, 0.1, 0.5)
+    assert moment["ticks_per_second"] > 0  # however short: it lasts until something is committed
     assert full["ticks_per_second"] > 0 and full["waiting_at_end"] > 0
     assert loaded["missing"] == 0 and loaded["ticks"] > 0
 
