@@ -68,13 +68,14 @@ def follow(
     sent, latest_ns = 0, 0
     while sent < schedule.count:
         now = now_ns()
-        last = min(schedule.due(now), sent + AT_ONCE_MAX)
-        if last > sent:
+        due = schedule.due(now)
+        if due > sent:
+            last = min(due, sent + AT_ONCE_MAX)
             times = schedule.times_ns(sent, last)
             latest_ns = max(latest_ns, now - int(times[0]))
             send(sent, times)
             sent = last
-        else:
+        if sent < schedule.count and sent >= due:  # what came due while sending waits for company as well
             next_ns = int(schedule.times_ns(sent, sent + 1)[0])
-            wait(max(next_ns - now, PAUSE_NS) / 1e9)
+            wait(max(next_ns - now_ns(), PAUSE_NS) / 1e9)
     return latest_ns

@@ -77,6 +77,19 @@ def test_a_stall_is_charged_to_every_tick_that_was_due_in_it():
     assert latest_ns >= 0.99 * SECOND
 
 
+def test_ticks_go_out_together_even_if_others_come_due_while_they_are_sent():
+    clock = Clock()
+    times_sent = []
+
+    def send(first, times_ns):
+        times_sent.append(clock.now_ns)
+        clock.now_ns += 300_000  # six ticks come due meanwhile
+
+    follow(Schedule(START, [Phase(20_000.0, 1.0)]), clock.read, clock.wait, send)
+    assert min(np.diff(times_sent)) >= 2_000_000
+    assert len(times_sent) >= 400  # but none waits for long: the linger and the sending, not more
+
+
 def test_phases_follow_each_other_without_a_gap():
     schedule = Schedule(START, [Phase(10.0, 1.0), Phase(1000.0, 0.02), Phase(10.0, 0.5)])
     assert schedule.count == 35
