@@ -62,13 +62,20 @@ def crps(quantiles: np.ndarray, values: np.ndarray) -> float:
     return float(2 * (cells * np.maximum(LEVELS * error, (LEVELS - 1) * error)).sum(1).mean())
 
 
-def random_walk(levels: np.ndarray) -> np.ndarray:
-    """The yardstick: the last value, normal, EWMA(.94) volatility."""
-    moves, variance, quantiles = np.diff(levels), 0.0, np.full((len(levels), len(LEVELS)), np.nan)
-    for t, move in enumerate(moves[:-1]):
-        variance += max(0.06, 1 / (t + 1)) * (move * move - variance)
-        quantiles[t + 2] = levels[t + 1] + np.sqrt(variance) * NORMAL
+def around(centers: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantiles [n, levels] of a forecast of one number: normal, EWMA(.94) variance of its errors so far."""
+    errors, variance = levels - centers, 0.0
+    quantiles = np.full((len(levels), len(LEVELS)), np.nan)
+    first = int(np.isnan(centers).sum())
+    for t in range(first + 1, len(levels)):
+        variance += max(0.06, 1 / (t - first)) * (errors[t - 1] ** 2 - variance)
+        quantiles[t] = centers[t] + np.sqrt(variance) * NORMAL
     return quantiles
+
+
+def random_walk(levels: np.ndarray) -> np.ndarray:
+    """The yardstick: the last value, and a band around it."""
+    return around(np.concatenate([[np.nan], levels[:-1]]), levels)
 
 
 def score(processes: dict[str, Process], config: PredictorConfig | None = None) -> dict[str, dict[str, float]]:
