@@ -115,10 +115,11 @@ class Pipeline:
 
     async def let_go(self, holding: Holding) -> None:
         """Takes no more of this partition's ticks and waits until nothing of it is in flight."""
+        holding.leaving = True
         self._forget(holding)
         await self._stop_reading(holding)
         await holding.settled()
-        await self._alone(holding, self._catch_up(holding, holding.cursor))
+        await self._alone(holding, self._catch_up(holding, holding.read_to if holding.recalling else holding.cursor))
         self.device.table.forget(holding)
 
     async def drain(self) -> None:
@@ -169,8 +170,10 @@ class Pipeline:
         await asyncio.shield(self._tasks.create_task(settling()))
 
     async def _recall(self, holding: Holding) -> None:
+        holding.recalling = True
         try:
             await self.succession.take_over(holding, self.knobs.limits.rows_max, self._made_again)
+            holding.recalling = holding.read_to != holding.cursor
         except TicksGone as error:
             log.error("recall_impossible", extra={"partition": holding.partition, "why": str(error)})
             self.lose(holding, str(error))

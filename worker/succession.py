@@ -39,8 +39,11 @@ class Succession:
     async def take_over(
         self, holding: Holding, rows_max: int, made_again: Callable[[Holding], Awaitable[None]]
     ) -> None:
-        """Brings at most so many rows at once, and tells of each time. Raises StoreUnavailable, and TicksGone."""
-        while holding.read_to != holding.cursor and not holding.lost:
+        """Brings at most so many rows at once, and tells of each time. Raises StoreUnavailable, and TicksGone.
+
+        Ends early for a worker that leaves: it stores what it has, and the next one goes on from there.
+        """
+        while holding.read_to != holding.cursor and not (holding.lost or holding.leaving):
             count = min(TICKS_AT_ONCE, rows_max)
             ticks = await self.store.read(holding.partition, holding.read_to, count, 0)
             ticks = ticks[: sum(id_order(id) <= id_order(holding.cursor) for id in ticks.ids)]

@@ -222,6 +222,10 @@ class History:
         self.trace(f"{process.name}: is dead")
         self._later(self.random.random() * self.plan.lease_ms / 500, self._join)
 
+    def _tell_to_end(self, process: Process) -> None:
+        next(member for member in self.members if member.process is process).stop.set()
+        self._later(self.random.random() * self.plan.lease_ms / 1000, self._join)
+
     def _pause(self, process: Process, leases: float) -> None:
         process.paused = True
         self.trace(f"{process.name}: is paused for {leases:.1f} leases")
@@ -277,10 +281,7 @@ class History:
     def _to_worker(self, event: str, member: Member) -> None:
         """Now, or at a point to come: it dies, or stops for less than a lease, or for longer; or it is told to end."""
         word, _, point = event.partition(" at ")
-        if word == "drain":
-            member.stop.set()
-            self._later(self.random.random() * self.plan.lease_ms / 1000, self._join)
-        elif point:
+        if point:
             member.wire.doom[self.random.choice(POINTS) if point == "a point" else point] = self._acts()[word]
         else:
             self._acts()[word](member.process)
@@ -289,6 +290,7 @@ class History:
         short, long = self.random.random(), 1 + 2 * self.random.random()
         return {
             "kill": self._kill,
+            "drain": self._tell_to_end,
             "pause": lambda process: self._pause(process, short),
             "zombie": lambda process: self._pause(process, long),
         }

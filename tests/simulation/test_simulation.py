@@ -49,9 +49,9 @@ def test_a_fleet_survives_that_any_one_call_fails():
         play(1, change=lambda plan, n=number: replace(calm_and_short(plan), weather=Weather(fail_at=n)))
 
 
-@pytest.mark.parametrize("act", ["kill", "pause", "zombie"])
+@pytest.mark.parametrize("act", ["kill", "pause", "zombie", "drain"])
 @pytest.mark.parametrize("point", POINTS)
-def test_a_fleet_survives_that_a_worker_dies_or_stops_at_any_point(point, act):
+def test_a_fleet_survives_that_a_worker_dies_stops_or_is_told_to_end_at_any_point(point, act):
     for seed in range(1, 4):
         history = play(seed, change=lambda plan: doomed(plan, f"{act} at {point}"))
         assert not history.dooms, "nobody came there"

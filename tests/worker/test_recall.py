@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,6 +125,29 @@ async def test_a_successor_repeats_what_was_not_stored_at_the_depth_that_was_rec
         assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
     assert len(kept.states) == len(ASSETS)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+async def test_who_leaves_while_states_are_made_again_stores_what_it_has_and_does_not_go_on(program, memory):
+    rng, kept = np.random.default_rng(6), memory.partition(1)
+    async with working(program, memory, 3):
+        feed(memory, rng, 160)
+        await memory.wake()
+        await until(lambda: len(kept.predictions.entries) == 160)
+    begun, every = kept.state_cursor, [entry for entry, _ in kept.ticks.entries]
+    few = replace(LIMITS, rows_max=8)  # so many ticks are made again at once
+    async with working(program, memory, 3, limits=few) as pipeline:
+        holding = pipeline.holdings[1]
+        await until(lambda: holding.read_to != begun)
+        await pipeline.let_go(holding)
+        assert holding.recalling and kept.state_cursor == holding.read_to
+    assert kept.cursor == every[-1]
+    assert every.index(kept.state_cursor) < 80, "it went on and on"
+    async with working(program, memory, 3) as pipeline:
+        await until(lambda: kept.state_cursor == kept.cursor)
+    payloads, replay = calm(program, memory)
+    assert [fields[b"p"] for _, fields in kept.predictions.entries] == payloads
+    for asset, record in kept.states.items():
+        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
 
 
 async def test_a_log_that_lost_ticks_which_no_state_reflects_is_not_guessed_at(program, memory, caplog):
