@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 
 # Where the command keeps its compiled programs too: a second run of the tests starts in no time.
 CACHE = Path(__file__).parents[1] / ".predictor" / "cache"
+
+
+def pytest_configure() -> None:
+    """A shell that runs the tests in the background has them ignore interrupts, and all that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -18,14 +18,6 @@ class Thing:
     pass
 
 
-@pytest.fixture(autouse=True)
-def heard():
-    """A shell that runs the tests in the background has them ignore interrupts, and their children too."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def in_a_callback_of_the_collector():
     def during(*_):
         gc.callbacks.remove(during)
