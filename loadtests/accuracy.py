@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -95,7 +95,11 @@ def score(processes: dict[str, Process], config: PredictorConfig | None = None) 
 def mean_ratio(rows: dict[str, dict[str, float]], figure: str = "crps") -> float:
     """Geometric mean over the series that have the figure."""
     values = np.array([row[figure] for row in rows.values()])
-    return float(np.exp(np.log(values[np.isfinite(values)]).mean()))
+    return geometric_mean(values[np.isfinite(values)])
+
+
+def geometric_mean(values: Sequence[float] | np.ndarray) -> float:
+    return float(np.exp(np.log(values).mean()))
 
 
 def without_kernel(kernel: int) -> Any:

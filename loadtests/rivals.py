@@ -17,7 +17,7 @@ import numpy as np
 
 from worker.errors import BadInput
 
-from .accuracy import BURN, around, crps, forecasts, random_walk, table
+from .accuracy import BURN, around, crps, forecasts, geometric_mean, random_walk, table
 
 LAGS = 5
 FORGETTING = 0.998
@@ -142,7 +142,7 @@ def shown(found: dict[str, dict[str, dict[str, float]]]) -> str:
     titles = ["our CRPS over that of", *(f"{group}, {size} series" for group, size in sizes.items()), "worst series"]
     rows = []
     for name, by_group in found.items():
-        means = [float(np.exp(np.log(list(ratios.values())).mean())) for ratios in by_group.values()]
+        means = [geometric_mean(list(ratios.values())) for ratios in by_group.values()]
         worst, where = max((ratio, each) for ratios in by_group.values() for each, ratio in ratios.items())
         rows.append([name, *(f"{mean:.3f}" for mean in means), f"{worst:.3f} ({where})"])
     return table(titles, rows)
@@ -155,7 +155,7 @@ def main() -> None:
     try:
         found = measure()
     except BadInput as error:
-        raise SystemExit(str(error)) from None
+        parser.error(str(error))
     print(json.dumps(found) if arguments.json else shown(found))
 
 

@@ -47,7 +47,6 @@ class Holding:
         self.cursor = lease.cursor  # the last tick whose effects are stored, as far as this worker knows
         self.state_cursor = lease.state_cursor  # the last tick that the stored states reflect
         self.read_to = lease.state_cursor
-        self.recalling = False  # rows are made again; until all are, they reflect `read_to`, which is before the cursor
         self.leaving = False  # it will take no more ticks
         self.lost = False
         self.fresh_s = 0.0  # when the server last confirmed the lease

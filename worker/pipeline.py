@@ -30,6 +30,7 @@ from scheduler.batching import Backlog, BatchLimits, room, take
 from scheduler.shedding import Shedder
 from scheduler.storing import Storing, StoringRules
 from state_store import Commit, Outcome, PartitionSealed, StateStore, StoreFull, StoreUnavailable, Ticks
+from state_store.contract import id_order
 from worker.device import Answer, Device, Work
 from worker.errors import TicksGone
 from worker.generations import Generations
@@ -119,7 +120,8 @@ class Pipeline:
         self._forget(holding)
         await self._stop_reading(holding)
         await holding.settled()
-        await self._alone(holding, self._catch_up(holding, holding.read_to if holding.recalling else holding.cursor))
+        reflected = min(holding.read_to, holding.cursor, key=id_order)  # the former while states are made again
+        await self._alone(holding, self._catch_up(holding, reflected))
         self.device.table.forget(holding)
 
     async def drain(self) -> None:
@@ -170,10 +172,8 @@ class Pipeline:
         await asyncio.shield(self._tasks.create_task(settling()))
 
     async def _recall(self, holding: Holding) -> None:
-        holding.recalling = True
         try:
             await self.succession.take_over(holding, self.knobs.limits.rows_max, self._made_again)
-            holding.recalling = holding.read_to != holding.cursor
         except TicksGone as error:
             log.error("recall_impossible", extra={"partition": holding.partition, "why": str(error)})
             self.lose(holding, str(error))

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from loadtests import assets_bench, capacity_bench, graph_bench, pipeline_bench, report, results, soak, stages
 from loadtests.arena import Shape as ArenaShape
-from loadtests.rig import IDENTITY, Rig, RunFailed, Shape
+from loadtests.rig import IDENTITY, Rig, RunFailed, Shape, Snapshot, _account
 from predictor_core import PredictorConfig
 from state_store import server
 from worker.cli import app
@@ -78,6 +78,13 @@ def test_a_fleet_can_be_measured_over_the_oldest_server_too(monkeypatch):
     assert moment["ticks_per_second"] > 0  # however short: it lasts until something is committed
     assert full["ticks_per_second"] > 0 and full["waiting_at_end"] > 0
     assert loaded["missing"] == 0 and loaded["ticks"] > 0
+
+
+def test_a_window_in_which_nothing_was_committed_has_no_cost_of_a_tick():
+    still = Snapshot(clock=0.0, ticks=7, cpu={"worker": 1.0, "machine": 1.0, "stolen": 0.0}, server={})
+    with pytest.raises(RunFailed, match="nothing was committed in the 1.5 s"):
+        _account(still, replace(still, clock=1.5))
+    assert _account(still, replace(still, clock=2.0, ticks=11))["ticks_per_second"] == 2.0
 
 
 def test_latencies_of_several_runs_become_medians_but_a_lost_tick_stays_lost():
