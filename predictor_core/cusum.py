@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .lanes import column, real_of, running_max, running_mean, spread
+from .lanes import column, real_of, running_max, running_mean, settled, spread, summed
 from .levels import LEVELS, NORMAL
 
 TABLE = [0, 1, 2, 3, 5, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22]  # of the 23 levels: close in the tails, wide in the body
@@ -160,7 +160,7 @@ def _score(table: Array, value: Array, sigma: Array, age: Array) -> Array:
     floor = 1e-3 * sigma + 1e-30
     middle, width = (table[1:] + table[:-1]) / 2, jnp.maximum(table[1:] - table[:-1], floor)
     share = jnp.clip((value - middle) / width + 0.5, 0.0, 1.0)
-    score = float(SCORES[0]) + (share * column(np.diff(SCORES), value)).sum(0)
+    score = float(SCORES[0]) + settled(summed(share * column(np.diff(SCORES), value)))
     tail = float(SCORES[-1] - SCORES[-3])
     above = jnp.maximum(value - table[-1], 0.0) * tail / jnp.maximum(table[-1] - table[-3], floor)
     below = jnp.maximum(table[0] - value, 0.0) * tail / jnp.maximum(table[2] - table[0], floor)

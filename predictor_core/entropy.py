@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .lanes import real_of, spread
+from .lanes import real_of, settled, spread
 
 BINS = 50
 RANGE_MIN = 1e-9
@@ -82,12 +82,11 @@ def hybrid(field: Array) -> Array:
     low, high = field.min(0), field.max(0)
     reach = high - low
     scaled = (field - low) * (BINS / jnp.maximum(reach, RANGE_MIN))
-    place = jnp.minimum(jnp.floor(scaled), BINS - 1)
-    # How many share each point's bin, by turning the field against itself: no scatter, no sort, no pair table.
+    place = settled(jnp.minimum(jnp.floor(scaled), BINS - 1))
+    # How many share each point's bin: every point is compared with one after the other.
     points = field.shape[0]
-    turned = jnp.concatenate([place, place], 0)
-    company = sum((place == turned[k : k + points]).astype(field.dtype) for k in range(points))
-    shannon = -jnp.log(company / points).sum(0) / points
+    company = sum((place == place[k]).astype(field.dtype) for k in range(points))
+    shannon = -settled(jnp.log(company / points)).sum(0) / points
     return shannon + jnp.minimum(0.0, jnp.log(jnp.maximum(reach, RANGE_MIN)))
 
 

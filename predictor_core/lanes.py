@@ -1,5 +1,6 @@
 """Arrays with features first and lanes last: one asset has no lane axis, a block of assets has one."""
 
+import functools
 from typing import Any
 
 import jax
@@ -29,16 +30,21 @@ def running_mean(mean: Array, value: Array, rate: float | Array, count: Array) -
     return mean + jnp.maximum(rate, 1 / count) * (value - mean)
 
 
+def summed(values: Array, axis: int = 0) -> Array:
+    """A sum written out term by term, for few terms that are computed on the spot.
+
+    Of such a sum XLA on a CPU makes a loop within the loop over the lanes, and no vectors: `total` is for values that
+    lie there. But it looks through what is written out, so `settled` belongs around it where many numbers need it.
+    """
+    return functools.reduce(jnp.add, [lax.index_in_dim(values, i, axis, False) for i in range(values.shape[axis])])
+
+
 def fold(combine, values, axis=0):
     return {jnp.maximum: jnp.max, jnp.minimum: jnp.min, jnp.add: jnp.sum}[combine](values, axis)
 
 
 def total(values, axis=0):
     return values.sum(axis)
-
-
-def fold_long(combine, values):
-    return fold(combine, values)
 
 
 def settled(values: Any) -> Any:
@@ -61,8 +67,9 @@ def _settled(value: Array) -> Array:
 
 def running_max(values: Array) -> Array:
     """Makes a sequence over features rise."""
-    step = 1
+    least, step = jnp.asarray(-jnp.inf, values.dtype), 1
     while step < values.shape[0]:
-        values = settled(jnp.concatenate([values[:step], jnp.maximum(values[step:], values[:-step])], 0))
+        before = lax.pad(values, least, [(step, -step, 0)] + [(0, 0, 0)] * (values.ndim - 1))
+        values = settled(jnp.maximum(values, before))
         step *= 2
     return values

@@ -24,7 +24,7 @@ from jax import Array
 from . import aggregation
 from .experts import Laws, quantiles
 from .kernels import SIZES
-from .lanes import column, real_of, running_mean, settled, spread, total
+from .lanes import column, real_of, running_mean, settled, spread, summed, total
 from .levels import HIGH, LEVELS, LOW, MIDDLE
 
 EXPERTS = sum(SIZES)
@@ -205,7 +205,7 @@ def regret(parent: Array, members: Array, move: Array, tolerance: Array, band: A
     linear = slope[None] * (parent[None] - members)
     exact = _pinball(move - parent, levels)[None] - _pinball(move - members, levels[None])
     tie = abs(move - parent) <= tolerance
-    return total(jnp.clip(jnp.where(tie[None], exact, linear) / band, -1.0, 1.0), 1) / len(LEVELS)
+    return settled(summed(jnp.clip(jnp.where(tie[None], exact, linear) / band, -1.0, 1.0), 1)) / len(LEVELS)
 
 
 def _pinball(error: Array, levels: Array) -> Array:

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from .lanes import summed
+
 
 def size(n: int) -> tuple[int, int]:
     assert n % 2 == 1, n
@@ -40,7 +42,7 @@ def times(matrix: Array, vector: Array) -> Array:
     twice = jnp.broadcast_to(mirrored[1:, None], (rows - 1, 2, *vector.shape)).reshape(-1, *rest)
     twice = jnp.pad(twice[n - 1 :], ((0, n - rows), *((0, 0) for _ in rest)))
     turned = twice.reshape(rows - 1, 2 * n - 1, *rest)[:, :n]
-    return (matrix * wrap(vector)).sum(0) + turned.sum(0)
+    return summed(matrix * wrap(vector)) + summed(turned)
 
 
 def less_outer(matrix: Array, vector: Array, factor: Array) -> Array:

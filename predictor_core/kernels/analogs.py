@@ -8,7 +8,7 @@ It finds the same phase of a cycle whose period nobody has to know.
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..lanes import fold_long
+from ..lanes import fold
 
 SHORT, LONG = (0, 1, 2, 3), (0, 1, 2, 3, 5, 7, 10, 14, 19)  # delays of the two embeddings
 LEVEL_WEIGHT = 0.1
@@ -33,10 +33,10 @@ def analogs(moves: Array) -> Array:
 def _follower(distance: Array, followers: Array) -> Array:
     # The barriers keep the long arrays whole: fused into the sums, the exponentials are taken one by one and twice.
     distance = lax.optimization_barrier(distance)
-    nearest = fold_long(jnp.minimum, distance)
-    bandwidth = NEAREST * nearest + BACKGROUND * fold_long(jnp.add, distance) / distance.shape[0] + 1e-6
+    nearest = fold(jnp.minimum, distance)
+    bandwidth = NEAREST * nearest + BACKGROUND * fold(jnp.add, distance) / distance.shape[0] + 1e-6
     weight = lax.optimization_barrier(jnp.exp((nearest - distance) / bandwidth))
-    answer = fold_long(jnp.add, weight * followers) / fold_long(jnp.add, weight)
+    answer = fold(jnp.add, weight * followers) / fold(jnp.add, weight)
     return jnp.clip(answer, -ANSWER_MAX, ANSWER_MAX)
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..lanes import column, real_of, settled, spread, total
+from ..lanes import column, real_of, settled, spread, summed, total
 from .base import LOCAL, NULL, QUICK, Expert, Forecast, Readout, View, cold_readout, forecast, silent
 
 NAME = "B"
@@ -70,12 +70,12 @@ def bumps(height: Array) -> Array:
 def relax(state: Galerkin, pace: Array, collapsed: Array) -> tuple[Galerkin, Field]:
     """One step of the network towards the equation; `pace` is a unit of move in units of height."""
     drift, diffusion = settled(_coefficients(state.readout, pace))
-    residual, gradient = settled(_residuals(state.network, drift, diffusion))
-    norm = total(total(gradient * gradient)) + 1e-6
-    step = STEP * total(residual[:, None] * gradient) / norm
+    residual, gradient = _residuals(state.network, drift, diffusion)
+    norm = total(summed(summed(gradient * gradient))) + 1e-6
+    step = STEP * settled(summed(summed(residual[:, :, None] * gradient))) / norm
     network = state.network - jnp.clip(step, -STEP_MAX, STEP_MAX)
     network = jnp.where(collapsed, 0.0, network)  # sown anew
-    size = jnp.sqrt(total(residual * residual) / residual.shape[0])
+    size = jnp.sqrt(total(summed(residual * residual)) / (len(TIMES) * len(POINTS)))
     return eqx.tree_at(lambda s: s.network, state, network), _field(network, size)
 
 
@@ -87,7 +87,7 @@ def rest(state: Galerkin) -> tuple[Galerkin, Forecast, Field]:
 
 
 def _field(network: Array, residual: Array) -> Field:
-    values = column(FIELD, residual) + total(network[None] * column(_units(FIELD, 0.0)[0], residual), 1)
+    values = column(FIELD, residual) + settled(summed(network[None] * column(_units(FIELD, 0.0)[0], residual), 1))
     return Field(values, jnp.broadcast_to(column(FIELD, residual), values.shape), residual)
 
 
@@ -96,21 +96,18 @@ def _coefficients(readout: Readout, pace: Array) -> tuple[Array, Array]:
     raw = np.exp(-0.5 * ((POINTS[:, None] - CENTRES) / (CENTRES[1] - CENTRES[0])) ** 2)
     features = np.concatenate([raw / raw.sum(1, keepdims=True), np.zeros((len(POINTS), 1)), POINTS[:, None]], 1)
     table = column(features, pace)
-    drift = jnp.clip(total(table * readout.weights[None], 1), -10.0, 10.0) * pace
-    log_size = jnp.clip(total(table * readout.log_weights[None], 1), -6.0, 2.0)
+    drift = jnp.clip(summed(table * readout.weights[None], 1), -10.0, 10.0) * pace
+    log_size = jnp.clip(summed(table * readout.log_weights[None], 1), -6.0, 2.0)
     return drift, jnp.exp(2 * log_size) * readout.excess * pace * pace
 
 
 def _residuals(network: Array, drift: Array, diffusion: Array) -> tuple[Array, Array]:
-    """V_t + b V_x + D V_xx / 2 at every point and time, and its gradient in the outer weights."""
-    rows, gradients = [], []
-    for time in TIMES:
-        value, rate, slope, bend = (column(table, drift[0]) for table in _units(POINTS, time))
-        left = 1.0 - time
-        gradient = -value + left * (rate + drift[:, None] * slope + 0.5 * diffusion[:, None] * bend)
-        gradients.append(gradient)
-        rows.append(drift + total(gradient * network[None], 1))
-    return jnp.concatenate(rows, 0), jnp.concatenate(gradients, 0)
+    """V_t + b V_x + D V_xx / 2 at every time and point, and its gradient in the outer weights."""
+    tables = zip(*(_units(POINTS, time) for time in TIMES), strict=True)
+    value, rate, slope, bend = (column(np.stack(table), drift[0]) for table in tables)
+    left = column(1 - np.array(TIMES)[:, None, None], drift[0])
+    gradient = settled(-value + left * (rate + drift[:, None] * slope + 0.5 * diffusion[:, None] * bend))
+    return settled(drift + summed(gradient * network, 2)), gradient
 
 
 def _units(points: np.ndarray, time: float) -> tuple[np.ndarray, ...]:

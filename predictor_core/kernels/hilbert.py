@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from ..lanes import column, real_of, spread, total
+from ..lanes import column, real_of, settled, spread, summed
 from .base import LOCAL, NULL, QUICK, SMOOTH, STEADY, Expert, Forecast, Readout, View, cold_readout, forecast, silent
 
 NAME = "A"
@@ -56,8 +56,8 @@ def rest(state: Hilbert, view: View) -> tuple[Hilbert, Forecast]:
 def _fourier(view: View) -> Array:
     frequencies, phases = table()
     point = jnp.concatenate([view.heights, view.moves], 0)
-    angles = total(column(frequencies, view.moves[0]) * point[None], 1) + column(phases, view.moves[0])
-    return (2 / FOURIER) ** 0.5 * jnp.cos(angles)
+    angles = summed(column(frequencies, view.moves[0]) * point[None], 1) + column(phases, view.moves[0])
+    return settled((2 / FOURIER) ** 0.5 * jnp.cos(settled(angles)))
 
 
 def turn(modes: Array, move: Array) -> Array:
