@@ -78,11 +78,13 @@ class Clock:
         return timed
 
     def watch_collector(self) -> None:
-        """The garbage collector runs inside the other stages; its time is a part of theirs."""
+        """The garbage collector runs inside the other stages; its time is a part of theirs. A start's is left out."""
         stage = "(garbage collector)"
         self.seconds[stage], self.calls[stage] = 0.0, 0
 
         def on_phase(phase: str, _: dict) -> None:
+            if not gc.get_freeze_count():
+                return
             if phase == "start":
                 self._collecting = time.thread_time()
             else:
