@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from .lanes import column, fold, spread, total
+from .lanes import column, spread, total
 
 
 class Regrets(eqx.Module):
@@ -49,5 +49,5 @@ def _groups(values: Array, sizes: tuple[int, ...]) -> list[Array]:
 
 
 def _softmax(scores: Array) -> Array:
-    raw = jnp.exp(scores - fold(jnp.maximum, scores))
+    raw = jnp.exp(scores - scores.max(0))
     return raw / total(raw)

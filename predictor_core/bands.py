@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 
 from . import lattice
-from .lanes import column, fold, real_of, running_max, spread
+from .lanes import column, real_of, running_max, spread
 from .levels import LEVELS, NORMAL
 
 RATE, WARM_UP = 0.001, 50
@@ -38,8 +38,8 @@ def learn(bands: Bands, move: Array, tolerance: Array, age: Array, rate: Array |
 
 def _hits(quantiles: Array, wanted: Array, move: Array, tolerance: Array) -> Array:
     """One where the value fell below the quantile, a fraction where it fell on it."""
-    below = fold(jnp.maximum, jnp.where(quantiles < move - tolerance, wanted, 0.0))
-    above = fold(jnp.minimum, jnp.where(quantiles > move + tolerance, wanted, 1.0))
+    below = jnp.where(quantiles < move - tolerance, wanted, 0.0).max(0)
+    above = jnp.where(quantiles > move + tolerance, wanted, 1.0).min(0)
     share = (wanted - below) / jnp.maximum(above - below, 1e-6)
     return jnp.where(abs(move - quantiles) <= tolerance, share, (move < quantiles).astype(move.dtype))
 

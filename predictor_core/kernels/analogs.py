@@ -8,7 +8,7 @@ It finds the same phase of a cycle whose period nobody has to know.
 import jax.numpy as jnp
 from jax import Array, lax
 
-from ..lanes import fold
+from ..lanes import total
 
 SHORT, LONG = (0, 1, 2, 3), (0, 1, 2, 3, 5, 7, 10, 14, 19)  # delays of the two embeddings
 LEVEL_WEIGHT = 0.1
@@ -33,10 +33,10 @@ def analogs(moves: Array) -> Array:
 def _follower(distance: Array, followers: Array) -> Array:
     # The barriers keep the long arrays whole: fused into the sums, the exponentials are taken one by one and twice.
     distance = lax.optimization_barrier(distance)
-    nearest = fold(jnp.minimum, distance)
-    bandwidth = NEAREST * nearest + BACKGROUND * fold(jnp.add, distance) / distance.shape[0] + 1e-6
+    nearest = distance.min(0)
+    bandwidth = NEAREST * nearest + BACKGROUND * total(distance) / distance.shape[0] + 1e-6
     weight = lax.optimization_barrier(jnp.exp((nearest - distance) / bandwidth))
-    answer = fold(jnp.add, weight * followers) / fold(jnp.add, weight)
+    answer = total(weight * followers) / total(weight)
     return jnp.clip(answer, -ANSWER_MAX, ANSWER_MAX)
 
 
