@@ -26,7 +26,7 @@ from loadtests.ticks import TIME_BYTES, asset_names
 from predictor_core import Program, encode_payloads, encode_records
 from state_store.keys import Keys, PartitionKeys
 from state_store.wire import encode
-from worker.device import Answer, Work, _distinct
+from worker.device import Answer, Work, distinct
 from worker.garbage import spare_the_collector
 from worker.metrics import Metrics
 from worker.rows import RowTable
@@ -69,15 +69,14 @@ class IdentityDevice:
         self._thread.shutdown()
 
     def _run(self, work: Work) -> Answer:
-        slots, row_of = _distinct(work)
-        touched = np.concatenate(slots)
+        touched, row_of = distinct(work)
         self.table.rows[touched] = self.table.rows[touched]
         return Answer(
             np.repeat(self.result, len(row_of)),
             np.repeat(self.payload, len(row_of)),
-            slots,
             [self._records(part) for part in work.written],
-            1,
+            rows=len(touched),
+            rounds=1,
         )
 
     def _records(self, slots: np.ndarray) -> np.ndarray:

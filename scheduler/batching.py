@@ -90,11 +90,11 @@ def _prefix(asset_codes: np.ndarray, ticks_max: int, rows_max: int, limits: Batc
     Sorting code and position as one integer groups the ticks of an asset and keeps them in order: the entry `cap`
     places further is a tick too many where it still has the same code, and the first entry of a group is a new row.
     """
-    codes = asset_codes[: min(ticks_max, limits.bytes_max // limits.tick_bytes)].astype(np.int64)
-    cap, grouped = limits.ticks_per_asset_max, np.sort(codes)
-    rows = min(len(codes), 1) + int(np.count_nonzero(grouped[1:] != grouped[:-1]))
-    if rows <= rows_max and not (grouped[cap:] == grouped[:-cap]).any():  # as nearly always: all of them
+    codes = asset_codes[: min(ticks_max, limits.bytes_max // limits.tick_bytes)]
+    cap, rows = limits.ticks_per_asset_max, len(set(codes.tolist()))
+    if rows <= rows_max and not _too_many_of_one(codes, rows, cap):  # as nearly always: all of them
         return _Prefix(len(codes), rows, len(codes) == len(asset_codes))
+    codes = codes.astype(np.int64)
     keys = np.sort((codes << 32) | np.arange(len(codes)))
     grouped, position = keys >> 32, keys & 0xFFFFFFFF
     too_many = position[cap:][grouped[cap:] == grouped[:-cap]]
@@ -103,6 +103,14 @@ def _prefix(asset_codes: np.ndarray, ticks_max: int, rows_max: int, limits: Batc
     ticks = min(reach, int(np.searchsorted(rows_so_far, rows_max, side="right")))
     ended = ticks == reach and (reach < len(codes) or len(codes) == len(asset_codes))
     return _Prefix(ticks, int(rows_so_far[ticks - 1]) if ticks else 0, ended)
+
+
+def _too_many_of_one(codes: np.ndarray, rows: int, cap: int) -> bool:
+    """Whether an asset has more than `cap` ticks; mostly there are too few repetitions for that."""
+    if len(codes) - rows < cap:
+        return False
+    grouped = np.sort(codes)
+    return bool((grouped[cap:] == grouped[:-cap]).any())
 
 
 def _rows_so_far(grouped: np.ndarray, position: np.ndarray) -> np.ndarray:

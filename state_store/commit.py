@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, repeat
+from operator import mod
 from typing import Any
 
 from state_store.contract import Commit, Control, Lease, Outcome, Retention, ascending, id_order
@@ -38,6 +39,7 @@ _MULTI, _EXEC, _TIME = encode("MULTI"), encode("EXEC"), encode("TIME")
 _ID_BYTES_MAX = 41
 _SHORTEST_NINETEEN = 10**18
 _TEXTS_MAX = 65_536
+_PARTITIONS_KEPT = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +87,15 @@ def build(commit: Commit, control: Control, keys: PartitionKeys, retention: Rete
     if commit.state_assets:
         pieces += _states(commit, keys)
         commands += 1
-    pieces += [*tail, _EXEC, watch_words(keys)]
+    pieces += [*tail, _EXEC, watch_words(keys.control)]
     rejected_ids = [letter.id for letter in commit.rejected]
     return Request(b"".join(pieces), commands + 4, commit.ids, rejected_ids)
 
 
-def watch_words(keys: PartitionKeys) -> bytes:
+@lru_cache(maxsize=_PARTITIONS_KEPT)
+def watch_words(control: bytes) -> bytes:
     """Watches `control` and reads what has to hold at the next commit: two replies."""
-    return encode("WATCH", keys.control) + encode("HMGET", keys.control, *CONTROL_FIELDS)
+    return encode("WATCH", control) + encode("HMGET", control, *CONTROL_FIELDS)
 
 
 def latest_value(entry_id: bytes, payload: bytes) -> bytes:
@@ -105,31 +108,31 @@ def _latest_header(length: int) -> bytes:
     return bytes([0x92, 0xA0 | length]) if length < 32 else bytes([0x92, 0xD9, length])
 
 
-# The three writers below lay ready pieces side by side for one big join: whatever depends only on the length of an
-# id comes from a table, so that no tick costs more than a handful of pointers.
+# The writers below fill one template for each tick; of what depends only on the length of an id there is a table.
 
 
-def _predictions(commit: Commit, keys: PartitionKeys, payloads: list[bytes]) -> Iterable[bytes]:
-    xadd = b"$4\r\nXADD\r\n$%d\r\n%b\r\n$%%d\r\n" % (len(keys.predictions), keys.predictions)
-    plain, asked = _by_length(b"*9\r\n" + xadd), _by_length(b"*11\r\n" + xadd)
-    heads, ends = map(plain.__getitem__, map(len, commit.ids)), repeat(b"\r\n")
-    if commit.request_ids is not None:
-        lengths = zip(map(len, commit.ids), commit.request_ids, strict=True)
-        heads = [plain[length] if request is None else asked[length] for length, request in lengths]
-        ends = [b"\r\n" if request is None else _request(request) for request in commit.request_ids]
-    fields = repeat(b"\r\n$1\r\na\r\n")
-    columns = (heads, commit.ids, fields, _texts_of(commit.assets), _times(commit, len(payloads[0])), payloads, ends)
-    return chain.from_iterable(zip(*columns, strict=False))
+def _predictions(commit: Commit, keys: PartitionKeys, payloads: list[bytes]) -> list[bytes]:
+    times: list[Any] = commit.times_ns.tolist()
+    time = b"$19\r\n%d"
+    if min(times) < _SHORTEST_NINETEEN:
+        times, time = [b"%d\r\n%d" % (len(str(time_ns)), time_ns) for time_ns in times], b"$%b"
+    templates = _xadd_templates(keys.predictions, time, len(payloads[0]))
+    lines = _filled(templates, commit.ids, zip(commit.ids, _texts_of(commit.assets), times, payloads, strict=True))
+    if commit.request_ids is None:
+        return lines
+    asked = zip(lines, commit.request_ids, strict=True)
+    return [line if request is None else _with_request(line, request) for line, request in asked]
 
 
-def _latest(commit: Commit, keys: PartitionKeys, payloads: list[bytes]) -> Iterable[bytes]:
+def _latest(commit: Commit, keys: PartitionKeys, payloads: list[bytes]) -> list[bytes]:
     """Writes each asset's last prediction, once."""
-    last = dict(zip(commit.assets, range(len(payloads)), strict=True))
-    ids = [commit.ids[place] for place in last.values()]
-    kept = [payloads[place] for place in last.values()]
-    heads = map(_latest_heads(len(payloads[0])).__getitem__, map(len, ids))
-    columns = (_texts_of(last), heads, ids, kept, repeat(b"\r\n"))
-    return chain([_hset(keys.latest, len(last))], chain.from_iterable(zip(*columns, strict=False)))
+    rows = zip(_texts_of(commit.assets), commit.ids, payloads, strict=True)
+    lines = dict(zip(commit.assets, _filled(_latest_templates(len(payloads[0])), commit.ids, rows), strict=True))
+    return [_hset(keys.latest, len(lines)), *lines.values()]
+
+
+def _filled(templates: list[bytes], ids: list[bytes], rows: Iterable[tuple]) -> list[bytes]:
+    return list(map(mod, map(templates.__getitem__, map(len, ids)), rows))
 
 
 def _states(commit: Commit, keys: PartitionKeys) -> Iterable[bytes | memoryview]:
@@ -141,18 +144,24 @@ def _states(commit: Commit, keys: PartitionKeys) -> Iterable[bytes | memoryview]
 
 
 @lru_cache(maxsize=1024)
-def _by_length(head: bytes) -> list[bytes]:
-    return [head % length for length in range(_ID_BYTES_MAX + 1)]
+def _xadd_templates(key: bytes, time: bytes, payload_bytes: int) -> list[bytes]:
+    """By length of the id: for id, asset as it goes over the wire, time and payload."""
+    xadd = b"*9\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n" % (len(key), key.replace(b"%", b"%%"))
+    fields = b"\r\n%%b\r\n$1\r\na\r\n%%b$1\r\nt\r\n%b\r\n$1\r\np\r\n$%d\r\n%%b\r\n" % (time, payload_bytes)
+    return [xadd + b"$%d" % length + fields for length in range(_ID_BYTES_MAX + 1)]
 
 
-def _request(request: bytes) -> bytes:
-    return b"\r\n$1\r\nr\r\n$%d\r\n%b\r\n" % (len(request), request)
+def _with_request(line: bytes, request: bytes) -> bytes:
+    return b"*11" + line.removeprefix(b"*9") + b"$1\r\nr\r\n$%d\r\n%b\r\n" % (len(request), request)
 
 
 @lru_cache(maxsize=1024)
-def _latest_heads(payload_bytes: int) -> list[bytes]:
+def _latest_templates(payload_bytes: int) -> list[bytes]:
+    """By length of the id: for asset as it goes over the wire, id and payload."""
     headers = map(_latest_header, range(_ID_BYTES_MAX + 1))
-    return [b"$%d\r\n%b" % (len(head) + length + payload_bytes, head) for length, head in enumerate(headers)]
+    return [
+        b"%%b$%d\r\n%b%%b%%b\r\n" % (len(head) + length + payload_bytes, head) for length, head in enumerate(headers)
+    ]
 
 
 class _Texts(dict[bytes, bytes]):
@@ -170,16 +179,6 @@ _texts = _Texts()
 
 def _texts_of(assets: Iterable[bytes]) -> Iterator[bytes]:
     return map(_texts.__getitem__, assets)
-
-
-def _times(commit: Commit, payload_bytes: int) -> list[bytes]:
-    """Writes event times, and opens the field that follows."""
-    times = commit.times_ns.tolist()
-    before, after = b"$1\r\nt\r\n$", b"\r\n$1\r\np\r\n$%d\r\n" % payload_bytes
-    if _SHORTEST_NINETEEN <= min(times):
-        template = before + b"19\r\n%d" + after
-        return [template % time_ns for time_ns in times]
-    return [before + b"%d\r\n%d" % (len(str(time_ns)), time_ns) + after for time_ns in times]
 
 
 def _hset(key: bytes, pairs: int) -> bytes:
@@ -209,20 +208,27 @@ def _cursor(
     if floor is not None:
         commands.append(encode("EVAL", _TRIM_LUA, "2", keys.ticks, keys.control, floor))
     if commit.ids:
-        commands.append(encode("XTRIM", keys.predictions, "MAXLEN", "~", str(retention.predictions)))
+        commands.append(_trim(keys.predictions, retention.predictions))
     return commands
+
+
+@lru_cache(maxsize=_PARTITIONS_KEPT)
+def _trim(key: bytes, length: int) -> bytes:
+    return encode("XTRIM", key, "MAXLEN", "~", str(length))
 
 
 def executed(reply: object, request: Request) -> str | None:
     """Checks what EXEC answered against what was sent; gives what is wrong, if anything is."""
     if not isinstance(reply, list):
         return f"EXEC answered {reply!r}"
-    errors = [str(part) for part in reply if isinstance(part, ServerError)]
+    predicted, others = reply[: len(request.ids)], reply[len(request.ids) :]
+    as_sent = predicted == request.ids
+    errors = [str(part) for part in (others if as_sent else reply) if isinstance(part, ServerError)]
     if errors:
         return errors[0]
-    if reply[: len(request.ids)] != request.ids:
+    if not as_sent:
         return "predictions got other ids than their ticks"
-    if not set(request.rejected_ids) <= set(filter(_is_bytes, reply[len(request.ids) :])):
+    if not set(request.rejected_ids) <= set(filter(_is_bytes, others)):
         return "dead letters got other ids than their ticks"
     return None
 

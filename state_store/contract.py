@@ -145,6 +145,8 @@ class Ticks:
 
     def __getitem__(self, part: slice) -> "Ticks":
         start, stop, _ = part.indices(len(self.ids))
+        if (start, stop) == (0, len(self.ids)):
+            return self
         return Ticks(
             self.ids[start:stop],
             self.assets[start:stop],

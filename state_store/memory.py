@@ -119,7 +119,7 @@ class MemoryPartition:
     drained: bool = False
     opened: int = 0
     wanted_by: str = ""
-    marks: list[Mark] = field(default_factory=list)
+    marks: tuple[Mark, ...] = ()
     ticks: Log = field(default_factory=Log)
     predictions: Log = field(default_factory=Log)
     rejected: Log = field(default_factory=Log)

@@ -116,7 +116,7 @@ class Partition:
 
     async def _lease(self, op: str, lease: Lease) -> Lease | Held:
         words = lease_words(op, self.keys, "", lease.nonce, lease.epoch, lease.ttl_ms)
-        request = encode(*words) + encode("UNWATCH") + watch_words(self.keys)
+        request = encode(*words) + encode("UNWATCH") + watch_words(self.keys.control)
         async with self._turn:
             wire = await self._writer()
             reply, _, _, fields = await wire.ask(request, 4, self._timeouts.reply_s)
@@ -151,7 +151,7 @@ class Partition:
 
     async def make_room(self) -> int:
         """Cuts what lies behind the cursor shorter than its retention; gives how many entries went."""
-        request = encode(*room_words(self.keys, self._retention)) + encode("UNWATCH") + watch_words(self.keys)
+        request = encode(*room_words(self.keys, self._retention)) + encode("UNWATCH") + watch_words(self.keys.control)
         async with self._turn:
             wire = await self._writer()
             gone, _, _, fields = await wire.ask(request, 4, self._timeouts.reply_s)
@@ -161,7 +161,7 @@ class Partition:
 
     async def _look(self, wire: Connection) -> None:
         """Reads `control` again, under a new watch."""
-        request = encode("UNWATCH") + watch_words(self.keys)
+        request = encode("UNWATCH") + watch_words(self.keys.control)
         self._note((await wire.ask(request, 3, self._timeouts.reply_s))[-1])
 
     async def _execute(self, wire: Connection, lease: Lease, commit: Commit) -> bool:
@@ -192,7 +192,7 @@ class Partition:
             wire = await self._connect()
             # A server that refuses MULTI would execute a commit's commands one by one.
             # Nothing stands inside: a full server refuses that.
-            opening = encode("MULTI") + encode("EXEC") + encode("TIME") + watch_words(self.keys)
+            opening = encode("MULTI") + encode("EXEC") + encode("TIME") + watch_words(self.keys.control)
             replies = await wire.ask(opening, 5, self._timeouts.reply_s)
             try:
                 for reply in replies:

@@ -30,12 +30,12 @@ class Work:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the graph made: per tick a result and its bytes, per part the touched slots and the records to store."""
+    """What the graph made: per tick a result and its bytes, per part the records to store."""
 
     results: np.ndarray
     payloads: np.ndarray
-    slots: list[np.ndarray]
     records: list[np.ndarray]
+    rows: int  # distinct assets
     rounds: int  # most ticks of one asset
     seconds: float = 0.0  # that the graph's thread was at it
 
@@ -67,51 +67,46 @@ class Device:
 
     def _run(self, work: Work) -> Answer:
         began_s = time.perf_counter()
-        slots, row_of = _distinct(work)
-        touched = np.concatenate(slots)
+        touched, row_of = distinct(work)
         results, payloads = self._compute(touched, row_of, work)
         records = self._records(np.concatenate(work.written))
         ends = np.cumsum([len(part) for part in work.written])
         rounds = int(np.bincount(row_of, minlength=1).max())
         seconds = time.perf_counter() - began_s
-        return Answer(results, payloads, slots, np.split(records, ends[:-1]), rounds, seconds)
+        return Answer(results, payloads, np.split(records, ends[:-1]), len(touched), rounds, seconds)
 
     def _compute(self, touched: np.ndarray, row_of: np.ndarray, work: Work) -> tuple[np.ndarray, np.ndarray]:
         """Each set of numbers on its own assets; usually there is one, for all. A known input goes with each."""
-        program, depth = self.program, work.depth
-        shares: list[tuple[Numbers, slice | np.ndarray]] = [(work.numbers[0], slice(None))]
-        if work.numbers_of is not None:
-            shares = [(numbers, np.flatnonzero(work.numbers_of == i)) for i, numbers in enumerate(work.numbers)]
         case = self.golden.next_case() if self.golden.spare_lane(len(touched)) else None
-        results = np.empty(len(row_of), program.result_dtype)
-        payloads = np.empty(len(row_of), f"V{program.payload_bytes}")
-        for numbers, at in shares:
-            columns = row_of[at], work.values[at], work.times_ns[at], work.arrivals_ns[at]
-            results[at] = self._run_share(touched, columns, depth, numbers, case)
-            payloads[at] = encode_payloads(results[at], depth, numbers.made_by)
+        columns = row_of, work.values, work.times_ns, work.arrivals_ns
+        if work.numbers_of is None:
+            return self._run_share(touched, columns, work.depth, work.numbers[0], case)
+        results = np.empty(len(row_of), self.program.result_dtype)
+        payloads = np.empty(len(row_of), f"V{self.program.payload_bytes}")
+        for place, numbers in enumerate(work.numbers):
+            at = np.flatnonzero(work.numbers_of == place)
+            share = tuple(column[at] for column in columns)
+            results[at], payloads[at] = self._run_share(touched, share, work.depth, numbers, case)
         return results, payloads
 
     def _run_share(
         self, slots: np.ndarray, columns: tuple[np.ndarray, ...], depth: int, numbers: Numbers, case: int | None
-    ) -> np.ndarray:
-        rows = self.table.rows
-        if case is None:
-            return self.program.run_within(rows, slots, *columns, depth=depth, params=numbers.params)
-        beside = self.golden.beside(case, self.table, slots, columns)
-        results = self.program.run_within(rows, *beside, depth=depth, params=numbers.params)
-        self.golden.check(case, rows[self.table.spare], results[-1], depth, numbers)
-        return results[:-1]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Results and their bytes."""
+        rows, given = self.table.rows, (slots, *columns)
+        if case is not None:
+            given = self.golden.beside(case, self.table, slots, columns)
+        results = self.program.run_within(rows, *given, depth=depth, params=numbers.params)
+        if case is not None:
+            self.golden.check(case, rows[self.table.spare], results[-1], depth, numbers)
+            results = results[:-1]
+        return results, encode_payloads(results, depth, numbers.made_by)
 
     def _records(self, slots: np.ndarray) -> np.ndarray:
         return encode_records(self.table.rows, self.program.layout_fingerprint, slots)
 
 
-def _distinct(work: Work) -> tuple[list[np.ndarray], np.ndarray]:
-    """Each part's distinct slots, and for each tick the place of its slot among all of them."""
-    slots, row_of, before = [], [], 0
-    for start, end in zip(work.bounds, work.bounds[1:], strict=False):
-        distinct, place = np.unique(work.slots[start:end], return_inverse=True)
-        slots.append(distinct)
-        row_of.append(place + before)
-        before += len(distinct)
-    return slots, np.concatenate(row_of).astype(np.int32)
+def distinct(work: Work) -> tuple[np.ndarray, np.ndarray]:
+    """The slots in use, each once, and for each tick the place of its slot among them."""
+    slots, places = np.unique(work.slots, return_inverse=True)
+    return slots, places.astype(np.int32)

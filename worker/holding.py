@@ -121,8 +121,8 @@ class Holding:
         await self._settled.wait()
 
     def changed(self, codes: np.ndarray) -> np.ndarray:
-        """Notes that rows move ahead of their stored states; gives those that were not ahead before, each once."""
-        new = np.unique(codes[~self.unwritten[codes]])
+        """Notes that rows move ahead of their stored states; gives those that were not ahead before."""
+        new = codes[~self.unwritten[codes]]
         self.unwritten[new] = True
         return new
 

@@ -1,7 +1,8 @@
 """Which rows are in the table, and which of them are ahead of the states that Redis has.
 
 A row is loaded when its asset appears, is busy while a micro-batch in flight uses it, and stays busy as long as it is
-ahead: evicted, it would be lost.
+ahead: evicted, it would be lost. In all that is counted here an asset may come several times and counts once: that is
+what an array does to an index that is repeated.
 """
 
 import logging
@@ -29,7 +30,8 @@ class Keeping:
         slots = holding.slots[codes]
         there = slots >= 0
         self.table.busy[slots[there]] += 1
-        return [int(code) for code in codes[~there] if code not in holding.quarantined]
+        missing = np.unique(codes[~there]).tolist() if not there.all() else []
+        return [code for code in missing if code not in holding.quarantined]
 
     async def load(self, holding: Holding, missing: list[int]) -> None:
         """Brings them; a corrupt one is quarantined, and has no slot. Raises StoreUnavailable."""

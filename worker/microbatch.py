@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import compress
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from worker.hotpath.knobs import Knobs
 from worker.tracing import Moments
 
 NOTHING = np.empty(0, np.int64)
+ALL = slice(None)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,14 @@ class Part:
     holding: Holding
     ticks: Ticks
     refused: dict[int, str]  # index -> reason, known before the graph
-    computed: np.ndarray  # indices of the other ticks
+    computed: np.ndarray | slice  # indices of the other ticks
     slots: np.ndarray  # the row of each of those
     writes: bool  # whether the states catch up with this commit
     written: np.ndarray  # codes of the assets whose states go with it
+
+    def places(self) -> list[int]:
+        """Of the ticks that have a part in the graph."""
+        return np.arange(len(self.ticks))[self.computed].tolist()
 
 
 @dataclass(frozen=True)
@@ -41,16 +47,16 @@ class MicroBatch:
     moments: Moments | None = None  # noted only while traces are wanted
 
 
-def others(count: int, refused: dict[int, str]) -> np.ndarray:
+def others(count: int, refused: dict[int, str]) -> np.ndarray | slice:
     if not refused:
-        return np.arange(count)
+        return ALL
     keep = np.ones(count, bool)
     keep[list(refused)] = False
     return np.flatnonzero(keep)
 
 
 def work_of(parts: list[Part], depth: int, numbers: list[Numbers], numbers_of: np.ndarray | None = None) -> Work:
-    counts = [len(part.computed) for part in parts]
+    counts = [len(part.slots) for part in parts]
     return Work(
         slots=np.concatenate([part.slots for part in parts]),
         values=np.concatenate([part.ticks.values[part.computed] for part in parts]),
@@ -80,8 +86,8 @@ def numbers_for(parts: list[Part], generation: Generation) -> tuple[list[Numbers
 
 def _numbers_of(part: Part, side: Side) -> list[Numbers]:
     if not side.groups:
-        return [side.everyone] * len(part.computed)
-    return [side.numbers_of(part.ticks.assets[i]) for i in part.computed.tolist()]
+        return [side.everyone] * len(part.slots)
+    return [side.numbers_of(part.ticks.assets[i]) for i in part.places()]
 
 
 def commits_of(part: Part, share: slice, answer: Answer, index: int, limits: BatchLimits) -> Iterator[Commit]:
@@ -90,29 +96,39 @@ def commits_of(part: Part, share: slice, answer: Answer, index: int, limits: Bat
     States that find no room beside them follow in commits of their own.
     """
     ticks, holding = part.ticks, part.holding
-    codes = answer.results["rejected"][share]
-    accepted = np.zeros(len(ticks), bool)
-    accepted[part.computed] = codes == 0
-    rejected = np.flatnonzero(codes)
-    refused = part.refused | {int(part.computed[i]): RejectReason(int(codes[i])).name.lower() for i in rejected}
+    codes, payloads = answer.results["rejected"][share], answer.payloads[share]
+    refused = _refused(part, codes)
+    served = others(len(ticks), refused)
     names, records = holding.names(part.written), answer.records[index]
     room = max(0, limits.bytes_max - len(ticks) * limits.tick_bytes) // records.shape[1]
     yield Commit(
         before=holding.cursor,
         after=ticks.ids[-1],
-        ids=list(compress(ticks.ids, accepted)),
-        assets=list(compress(ticks.assets, accepted)),
-        times_ns=ticks.times_ns[accepted],
-        payloads=answer.payloads[share][codes == 0],
+        ids=_picked(ticks.ids, served),
+        assets=_picked(ticks.assets, served),
+        times_ns=ticks.times_ns[served],
+        payloads=payloads[codes == 0] if refused else payloads,
         state_assets=names[:room],
         state_records=records[:room],
-        request_ids=ticks.request_ids and list(compress(ticks.request_ids, accepted)),
+        request_ids=ticks.request_ids and _picked(ticks.request_ids, served),
         rejected=[Rejected(ticks.ids[i], ticks.assets[i], why, ticks.payload(i)) for i, why in sorted(refused.items())],
         applied=ticks.count,
         state_cursor=ticks.ids[-1] if part.writes and len(names) <= room else holding.state_cursor,
     )
     if len(names) > room:
         yield from commits_of_states(holding, ticks.ids[-1], ticks.ids[-1], names[room:], records[room:], limits)
+
+
+def _refused(part: Part, codes: np.ndarray) -> dict[int, str]:
+    """Before the graph, and by it."""
+    if not codes.any():
+        return part.refused
+    places = part.places()
+    return part.refused | {places[i]: RejectReason(int(codes[i])).name.lower() for i in np.flatnonzero(codes).tolist()}
+
+
+def _picked(column: list[T], places: np.ndarray | slice) -> list[T]:
+    return column[places] if isinstance(places, slice) else [column[i] for i in places.tolist()]
 
 
 def commits_of_states(

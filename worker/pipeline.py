@@ -299,7 +299,7 @@ class Pipeline:
                 self._resting.pop(holding, None)  # the order is that of the times
                 self._resting[holding] = self.clock()
             refused = self._refused(holding, ticks, codes)
-            if missing := self.rows.use(holding, np.unique(codes[others(len(codes), refused)])):
+            if missing := self.rows.use(holding, codes[others(len(codes), refused)]):
                 loading = self._tasks.create_task(self._loaded(holding, missing, ticks, codes, refused))
                 begun[loading] = holding
             else:
@@ -364,7 +364,7 @@ class Pipeline:
     def _observe(self, batch: MicroBatch, answer: Answer, seconds: float) -> None:
         self.metrics.stage_seconds.labels("compute").observe(seconds)
         self.metrics.batch_ticks.observe(len(batch.work.values))
-        self.metrics.batch_rows.observe(sum(map(len, answer.slots)))
+        self.metrics.batch_rows.observe(answer.rows)
         self._shed(batch.work, answer)
         self.metrics.depth.set(self.shedder.depth)
 
@@ -431,7 +431,7 @@ class Pipeline:
                     self._count(part, first)
                     if await self._all_sent(holding, states) and part.writes:
                         self.rows.stored(holding, first.after, part.written)
-        self.rows.done(answer.slots[index])
+        self.rows.done(part.slots)
         self._settle(holding)
 
     async def _all_sent(self, holding: Holding, commits: Iterable[Commit]) -> bool:

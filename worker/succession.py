@@ -63,7 +63,7 @@ class Succession:
         """Those without a prediction were put aside before, and changed nothing."""
         places = np.array([i for i, id in enumerate(ticks.ids) if id in made], np.int64)
         codes = holding.codes_of(ticks.assets)[places]
-        await self.rows.load(holding, self.rows.use(holding, np.unique(codes)))
+        await self.rows.load(holding, self.rows.use(holding, codes))
         whole = holding.slots[codes] >= 0  # without the quarantined
         places, codes = places[whole], codes[whole]
         self.rows.ahead(holding, codes)
@@ -74,7 +74,7 @@ class Succession:
             depth, numbers = ways[way_of[group[0]]]
             answer = await self.device.run(work_of([part], depth, [numbers]))
             _compare(holding, answer, [payloads[i] for i in group.tolist()], numbers)
-        self.rows.done(holding.slots[np.unique(codes)])
+        self.rows.done(holding.slots[codes])
 
     async def _ways(self, payloads: list[bytes], assets: list[bytes]) -> tuple[list[tuple[int, Numbers]], np.ndarray]:
         marks = list(map(made_by, payloads))

@@ -17,7 +17,7 @@ from state_store import Memory, MemoryStateStore
 from state_store.hotpath.commit import HotpathCommit
 from state_store.hotpath.store import HotpathStore
 from state_store.keys import partition_of
-from worker.device import Answer, _distinct
+from worker.device import Answer, distinct
 from worker.generations import Generation, Numbers
 from worker.holding import Holding
 from worker.hotpath.digest import decode
@@ -44,10 +44,10 @@ class CountingDevice:
 
     async def run(self, work):
         self.sizes.append(len(work.values))
-        slots, row_of = _distinct(work)
+        touched, row_of = distinct(work)
         results = np.zeros(len(row_of), RESULT)
         records = [encode_records(self.table.rows[part], LAYOUT) for part in work.written]
-        return Answer(results, np.zeros(len(row_of), "V8"), slots, records, rounds=1)
+        return Answer(results, np.zeros(len(row_of), "V8"), records, len(touched), rounds=1)
 
     async def records(self, slots):
         return encode_records(self.table.rows[slots], LAYOUT)

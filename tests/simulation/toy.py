@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from predictor_core import RejectReason, encode_records
-from worker.device import Answer, Work, _distinct
+from worker.device import Answer, Work, distinct
 from worker.generations import Generation, Numbers
 from worker.rows import RowTable
 
@@ -67,8 +67,7 @@ class ToyDevice:
         self._compute, self._killed = compute, killed
 
     async def run(self, work: Work) -> Answer:
-        slots, row_of = _distinct(work)
-        touched = np.concatenate(slots)
+        touched, row_of = distinct(work)
         rows = self.table.rows[touched]
         await self._compute("compute.before")
         if DEADLY_VALUE in work.values:
@@ -78,7 +77,8 @@ class ToyDevice:
         self.table.rows[touched] = rows
         await self._compute("compute.after")
         records = [encode_records(self.table.rows[part], LAYOUT) for part in work.written]
-        return Answer(results, payloads, slots, records, rounds=int(np.bincount(row_of, minlength=1).max()))
+        rounds = int(np.bincount(row_of, minlength=1).max())
+        return Answer(results, payloads, records, len(touched), rounds)
 
     async def records(self, slots: np.ndarray) -> np.ndarray:
         records = encode_records(self.table.rows[slots], LAYOUT)

@@ -8,7 +8,7 @@ from state_store.retention import MARKS_MAX, advance, decode_marks, encode_marks
 
 @given(st.lists(st.integers(1, 700), max_size=80), st.integers(0, 2000))
 def test_the_cut_keeps_at_least_the_retention_and_not_much_more(sizes, keep):
-    marks, applied, cut = [], 0, 0
+    marks, applied, cut = (), 0, 0
     for size in sizes:
         applied += size
         marks, floor = advance(decode_marks(encode_marks(marks)), applied, b"%d-0" % applied, keep)
