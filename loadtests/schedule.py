@@ -4,7 +4,6 @@ Latency counts from the scheduled time. A system that stalls for a second is the
 the ticks that were due in that second; a sender that waits for answers would have left them out.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -26,36 +25,22 @@ class Phase(NamedTuple):
 
 
 class Schedule:
-    """Phases one after the other, from `start_ns` on."""
+    """Phases one after the other, from `start_ns` on, and when each tick of them is due."""
 
     def __init__(self, start_ns: int, phases: Sequence[Phase]) -> None:
         self.start_ns, self.phases = start_ns, phases
-        self._firsts = np.cumsum([0, *(phase.ticks for phase in phases)])
         lengths_ns = [round(phase.seconds * 1e9) for phase in phases]
         self.starts_ns = start_ns + np.cumsum([0, *lengths_ns])
+        due_ns = [np.ceil(np.arange(phase.ticks) * (1e9 / phase.rate)).astype(np.int64) for phase in phases]
+        self.times_ns = np.concatenate([start + due for start, due in zip(self.starts_ns, due_ns, strict=False)])
 
     @property
     def count(self) -> int:
-        return int(self._firsts[-1])
+        return len(self.times_ns)
 
     def due(self, now_ns: int) -> int:
         """How many ticks should have been sent by now."""
-        if now_ns < self.start_ns:
-            return 0
-        place = int(np.searchsorted(self.starts_ns, now_ns, "right")) - 1
-        if place == len(self.phases):
-            return self.count
-        elapsed_ns, gap_ns = now_ns - int(self.starts_ns[place]), 1e9 / self.phases[place].rate
-        latest = int(elapsed_ns / gap_ns)
-        due = latest + (math.ceil(latest * gap_ns) <= elapsed_ns)  # rounding must send nothing early
-        return int(self._firsts[place]) + min(self.phases[place].ticks, due)
-
-    def times_ns(self, first: int, last: int) -> np.ndarray:
-        """When the ticks from `first` up to `last` are due."""
-        numbers = np.arange(first, last)
-        place = np.searchsorted(self._firsts[1:-1], numbers, "right")
-        gaps_ns = np.array([1e9 / phase.rate for phase in self.phases])
-        return self.starts_ns[place] + np.ceil((numbers - self._firsts[place]) * gaps_ns[place]).astype(np.int64)
+        return int(np.searchsorted(self.times_ns, now_ns, "right"))
 
 
 def follow(
@@ -71,11 +56,11 @@ def follow(
         due = schedule.due(now)
         if due > sent:
             last = min(due, sent + AT_ONCE_MAX)
-            times = schedule.times_ns(sent, last)
+            times = schedule.times_ns[sent:last]
             latest_ns = max(latest_ns, now - int(times[0]))
             send(sent, times)
             sent = last
         if sent < schedule.count and sent >= due:  # what came due while sending waits for company as well
-            next_ns = int(schedule.times_ns(sent, sent + 1)[0])
+            next_ns = int(schedule.times_ns[sent])
             wait(max(next_ns - now_ns(), PAUSE_NS) / 1e9)
     return latest_ns

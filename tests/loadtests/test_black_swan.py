@@ -13,7 +13,7 @@ SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
 PHASES = [Phase(10.0, 1.0), Phase(50.0, 1.0), Phase(200.0, 1.0), Phase(10.0, 3.0)]
 SCHEDULE = Schedule(START, PHASES)
-TIMES = SCHEDULE.times_ns(0, SCHEDULE.count)
+TIMES = SCHEDULE.times_ns
 
 
 def played(latency_ms, depths):
@@ -57,7 +57,7 @@ def test_a_backlog_is_all_that_is_due_and_not_read():
 def test_an_alert_is_due_after_a_minute_below_full_depth():
     phases = [Phase(10.0, 1.0), Phase(10.0, 1.0), Phase(10.0, 70.0), Phase(10.0, 1.0)]
     schedule = Schedule(START, phases)
-    times = schedule.times_ns(0, schedule.count)
+    times = schedule.times_ns
     depths = np.full(len(times), 5)
     depths[20:700] = 2
     run = Played(START, len(times), 0.0, times, times + 1, depths.astype(np.uint8))
