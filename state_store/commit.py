@@ -145,8 +145,8 @@ def _states(commit: Commit, keys: PartitionKeys) -> Iterable[bytes | memoryview]
 
 @lru_cache(maxsize=1024)
 def _xadd_templates(key: bytes, time: bytes, payload_bytes: int) -> list[bytes]:
-    """By length of the id: for id, asset as it goes over the wire, time and payload."""
-    xadd = b"*9\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n" % (len(key), key.replace(b"%", b"%%"))
+    """By length of the id: for id, asset as it goes over the wire, time and payload. No key has a percent sign."""
+    xadd = b"*9\r\n$4\r\nXADD\r\n$%d\r\n%b\r\n" % (len(key), key)
     fields = b"\r\n%%b\r\n$1\r\na\r\n%%b$1\r\nt\r\n%b\r\n$1\r\np\r\n$%d\r\n%%b\r\n" % (time, payload_bytes)
     return [xadd + b"$%d" % length + fields for length in range(_ID_BYTES_MAX + 1)]
 

@@ -5,6 +5,8 @@ import pytest
 
 from state_store import Ticks
 from worker.holding import Holding
+from worker.keeping import Keeping
+from worker.metrics import Metrics
 from worker.rows import RowTable
 
 
@@ -54,3 +56,26 @@ def test_a_forgotten_holding_frees_all_its_slots_and_no_other(table, lease):
     assert len(table) == 3
     assert (one.slots < 0).all()
     assert all(table.rows[other.slots[code], 0] == code for code in range(3))
+
+
+def test_an_asset_with_several_ticks_keeps_its_row_busy_once(table, lease):
+    holding, keeping = Holding(lease), Keeping(None, table, b"", Metrics())
+    fill(table, holding, range(3))
+    table.busy[:] = 0
+    codes = np.array([2, 0, 2, 2, 0])
+    assert keeping.use(holding, codes) == []
+    keeping.ahead(holding, codes)
+    assert table.busy[holding.slots[:3]].tolist() == [2, 0, 2]
+    keeping.ahead(holding, codes)
+    keeping.done(holding.slots[codes])
+    assert table.busy[holding.slots[:3]].tolist() == [1, 0, 1], "ahead of the stored states, until they are stored"
+    keeping.stored(holding, b"1-0", np.array([0, 2]))
+    assert not table.busy.any()
+
+
+def test_an_asset_without_a_row_is_asked_for_once(table, lease):
+    holding, keeping = Holding(lease), Keeping(None, table, b"", Metrics())
+    fill(table, holding, range(2))
+    holding.codes_of([b"new", b"corrupt"])
+    holding.quarantined.add(3)
+    assert keeping.use(holding, np.array([2, 1, 3, 2])) == [2]
