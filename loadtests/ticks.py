@@ -1,7 +1,7 @@
-"""Ticks as the bytes of `XADD` commands, made before the run: sending costs a copy and the digits of the event time.
+"""Ticks as the bytes of `XADD` commands, made once: what a tick still needs is a copy and the digits of its event time.
 
     *9 XADD usp:{3}:ticks * a asset-0000012 y 501.27340511 t 1700000000000000000
-                              `- all rows have one width -'  `- written when sent
+                              `- all rows have one width -'  `- written last
 
 A partition of two digits takes an asset's name that is one letter shorter, so that every row is as long as the others.
 """

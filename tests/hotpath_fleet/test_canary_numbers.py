@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from predictor_core import PredictorConfig, Program
-from state_store import ConfigGeneration
+from state_store import ConfigGeneration, Lease, Ticks
 from worker.generations import Generations
+from worker.holding import Holding
 from worker.hotpath.tuning import Tuning
-from worker.microbatch import numbers_for
+from worker.microbatch import ALL, NOTHING, Part, numbers_for
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 CANARY = {"trial": "t", "numbers": {"volatility_alpha": 0.3}, "of": 4, "turn": 1}
@@ -32,8 +33,11 @@ def generations(program):
 
 
 def part(partition, assets):
-    holding = SimpleNamespace(partition=partition)
-    return SimpleNamespace(holding=holding, ticks=SimpleNamespace(assets=assets), computed=np.arange(len(assets)))
+    zeros = np.zeros(len(assets), np.int64)
+    ids = [b"1-%d" % number for number in range(len(assets))]
+    ticks = Ticks(ids, assets, zeros * 1.0, zeros, zeros, None, {}, [[]] * len(assets))
+    holding = Holding(Lease(partition, 1, b"nonce", b"0-0", 0, 1, "", 5000, b"0-0"))
+    return Part(holding, ticks, {}, ALL, zeros, writes=False, written=NOTHING)
 
 
 def test_the_group_whose_turn_it_is_has_the_candidate_and_what_a_tenant_has_stays(generations):
