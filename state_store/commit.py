@@ -126,9 +126,10 @@ def _predictions(commit: Commit, keys: PartitionKeys, payloads: list[bytes]) -> 
 
 def _latest(commit: Commit, keys: PartitionKeys, payloads: list[bytes]) -> list[bytes]:
     """Writes each asset's last prediction, once."""
-    rows = zip(_texts_of(commit.assets), commit.ids, payloads, strict=True)
-    lines = dict(zip(commit.assets, _filled(_latest_templates(len(payloads[0])), commit.ids, rows), strict=True))
-    return [_hset(keys.latest, len(lines)), *lines.values()]
+    last = dict(zip(commit.assets, range(len(payloads)), strict=True))
+    ids = [commit.ids[place] for place in last.values()]
+    rows = zip(_texts_of(last), ids, [payloads[place] for place in last.values()], strict=True)
+    return [_hset(keys.latest, len(last)), *_filled(_latest_templates(len(payloads[0])), ids, rows)]
 
 
 def _filled(templates: list[bytes], ids: list[bytes], rows: Iterable[tuple]) -> list[bytes]:
