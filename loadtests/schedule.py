@@ -32,7 +32,8 @@ class Schedule:
         lengths_ns = [round(phase.seconds * 1e9) for phase in phases]
         self.starts_ns = start_ns + np.cumsum([0, *lengths_ns])
         due_ns = [np.ceil(np.arange(phase.ticks) * (1e9 / phase.rate)).astype(np.int64) for phase in phases]
-        self.times_ns = np.concatenate([start + due for start, due in zip(self.starts_ns, due_ns, strict=False)])
+        starts_and_due = zip(self.starts_ns[:-1], due_ns, strict=True)
+        self.times_ns = np.concatenate([start + due for start, due in starts_and_due])
 
     @property
     def count(self) -> int:

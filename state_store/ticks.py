@@ -28,7 +28,7 @@ _INT64 = np.iinfo(np.int64)
 _ARRIVAL_MS_MAX = int(_INT64.max) // 1_000_000
 _REAL_BYTES = b"0123456789+-.eE"  # float() also takes b"1_0", b" 1", b"nan": none of them is a number here.
 _INTEGER_BYTES = b"0123456789+-"
-_FEW = 128
+_FEW = 128  # Ticks; the numbers of more are read by arrays.
 _NANOSECOND_DIGITS = 19
 _MILLISECOND_DIGITS = 13
 _POWERS = {n: 10 ** np.arange(n - 1, -1, -1, dtype=np.uint64) for n in (_MILLISECOND_DIGITS, _NANOSECOND_DIGITS)}
@@ -169,9 +169,11 @@ def _digits(text: bytes, width: int, stride: int | None = None) -> NDArray[np.ui
 
 def _arrivals(ids: list[bytes]) -> NDArray[np.int64]:
     """Gives the milliseconds of stream ids, in nanoseconds; one beyond 64 bits counts as the last instant."""
-    if len(ids) > _FEW and (milliseconds := _leading_milliseconds(ids)) is not None:
-        return milliseconds.astype(np.int64) * 1_000_000
-    limited = [min(int(entry_id.partition(b"-")[0]), _ARRIVAL_MS_MAX) for entry_id in ids]
+    milliseconds = _leading_milliseconds(ids) if len(ids) > _FEW else None
+    if milliseconds is None:
+        limited = [min(int(entry_id.partition(b"-")[0]), _ARRIVAL_MS_MAX) for entry_id in ids]
+    else:
+        limited = np.minimum(milliseconds, np.uint64(_ARRIVAL_MS_MAX))
     return np.array(limited, np.int64) * 1_000_000
 
 

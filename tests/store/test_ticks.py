@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from state_store.keys import partition_of
-from state_store.ticks import AssetCheck, parse
+from state_store.ticks import _FEW, AssetCheck, parse
 
 ALL = 1  # One partition, so that every asset is at home.
 
@@ -54,9 +54,16 @@ batches = st.one_of(
 )
 
 
+def many(ticks: list) -> list:
+    """So many that their numbers are read by arrays, where there are any."""
+    return ticks * (1 + _FEW // max(1, len(ticks)))
+
+
+@pytest.mark.parametrize("size", [list, many])
 @given(batches)
-def test_columns_equal_what_a_slow_reader_finds(ticks):
-    check = AssetCheck(0, ALL)
+@example(ticks=[[b"a", b"x", b"y", b"1", b"t", b"-" + b"1" * 18]])  # As wide as a plain time.
+def test_columns_equal_what_a_slow_reader_finds(size, ticks):
+    check, ticks = AssetCheck(0, ALL), size(ticks)
     for _ in range(2):  # The second time the assets are known, so the columnar way is open.
         found = parse(entries_of(ticks), check)
         for place, fields in enumerate(ticks):
@@ -69,9 +76,10 @@ def test_columns_equal_what_a_slow_reader_finds(ticks):
                 assert found.assets[place] == dict(zip(fields[0::2], fields[1::2], strict=False))[b"a"]
 
 
+@pytest.mark.parametrize("size", [list, many])
 @given(st.lists(good, min_size=1, max_size=40))
-def test_known_assets_with_plain_numbers_take_the_columnar_way(ticks):
-    check = AssetCheck(0, ALL)
+def test_known_assets_with_plain_numbers_take_the_columnar_way(size, ticks):
+    check, ticks = AssetCheck(0, ALL), size(ticks)
     slow = parse(entries_of(ticks), check)
     quick = parse(entries_of(ticks), check)
     assert quick.ids == slow.ids and quick.assets == slow.assets and not quick.malformed
@@ -123,6 +131,15 @@ def test_arrival_is_the_milliseconds_of_the_id():
     ids = [b"1700000000123-0", b"17-3", b"18446744073709551615-1"]
     found = parse([[entry_id, fields] for entry_id in ids], AssetCheck(0, ALL))
     assert found.arrivals_ns.tolist() == [1_700_000_000_123_000_000, 17_000_000, 9_223_372_036_854_000_000]
+
+
+@pytest.mark.parametrize("ids", [[b"1700000000123-7", b"9999999999999-12"], [b"1700000000123-0", b"17000000001234-0"]])
+def test_arrivals_of_a_long_read_are_those_of_its_ticks_alone(ids):
+    entries = [[entry_id, [b"a", b"x", b"y", b"1", b"t", b"1"]] for entry_id in ids]
+    alone = [int(parse([entry], AssetCheck(0, ALL)).arrivals_ns[0]) for entry in entries]
+    found = parse(many(entries), AssetCheck(0, ALL)).arrivals_ns.tolist()
+    assert len(found) > _FEW and set(found) == set(alone) and min(alone) > 0
+    assert found == many(alone)
 
 
 def test_a_part_of_a_read_keeps_its_malformed_ticks():
