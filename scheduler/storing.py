@@ -18,7 +18,7 @@ from scheduler.errors import BadRules
 class StoringRules:
     """How much may be unstored."""
 
-    every: int = 8  # Commits; 1: states go with each.
+    every: int = 16  # Commits; 1: states go with each.
     ticks_max: int = 32_768
     late_s: float = 30.0
     rows_at_once: int = 2_048

@@ -72,13 +72,13 @@ class WorkerSettings(_Section):
     )
     commit_bytes_max: int = Field(default=1_000_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
     state_every: int = Field(
-        default=8,
+        default=16,
         ge=1,
         le=1024,
         description="states are stored at most with every n-th commit, when a write serves n / 2 ticks, and when idle",
     )
     rest_ms: float = Field(
-        default=50.0, ge=0, le=10_000, description="longest rest of a partition that gave all its ticks; 0: none"
+        default=20.0, ge=0, le=10_000, description="longest rest of a partition that gave all its ticks; 0: none"
     )
     read_ahead_max: int = Field(default=8192, ge=1, le=1_048_576, description="most ticks of a partition read ahead")
     ticks_kept: int = Field(default=100_000, ge=0, description="ticks of a partition kept behind its cursor")

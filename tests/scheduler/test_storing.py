@@ -13,11 +13,11 @@ def storing(scarce=False, **rules):
 @pytest.mark.parametrize(
     ("batches", "ticks", "rows", "age_s", "due"),
     [
-        (8, 2_000, 60, 1.0, True),  # each write serves 33 ticks
-        (7, 2_000, 60, 1.0, False),  # too soon
-        (8, 2_000, 500, 1.0, True),  # four ticks a write
-        (8, 1_999, 500, 1.0, False),
-        (8, 1_999, 500, 30.0, True),  # late
+        (16, 2_000, 60, 1.0, True),  # each write serves 33 ticks
+        (15, 2_000, 60, 1.0, False),  # too soon
+        (16, 4_000, 500, 1.0, True),  # eight ticks a write
+        (16, 3_999, 500, 1.0, False),
+        (16, 3_999, 500, 30.0, True),  # late
         (1, 32_768, 9_000, 1.0, True),  # too many to make again
         (3, 10, 10, 3600.0, False),  # few commits: an idle partition stores its states by itself
     ],
@@ -35,7 +35,7 @@ def test_everything_may_go_at_once_while_memory_is_scarce():
 
 
 def test_one_micro_batch_stores_about_so_many_rows_of_all_partitions_together():
-    made, large, small = storing(rows_at_once=100), Unstored(8, 9_000, 80, 1.0), Unstored(8, 9_000, 15, 1.0)
+    made, large, small = storing(rows_at_once=100), Unstored(16, 9_000, 80, 1.0), Unstored(16, 9_000, 15, 1.0)
     assert [made.due(each) for each in (small, large, large, small)] == [True, True, True, False]
     made.begin(scarce=False)
     assert made.due(small), "the next has an allowance of its own"
@@ -53,7 +53,7 @@ def test_memory_that_is_scarce_is_freed_by_one_large_partition_after_the_other()
 
 def test_what_would_take_too_long_to_make_again_is_stored_whatever_else_is():
     made = storing(rows_at_once=100, ticks_max=10_000)
-    assert made.due(Unstored(8, 9_000, 800, 1.0)) and made.due(Unstored(9, 10_000, 800, 1.0))
+    assert made.due(Unstored(16, 9_000, 800, 1.0)) and made.due(Unstored(17, 10_000, 800, 1.0))
 
 
 @pytest.mark.parametrize("name", ["every", "ticks_max", "late_s", "rows_at_once"])
