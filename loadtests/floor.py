@@ -11,17 +11,16 @@ ticks as a worker takes at once with the same bytes; what it costs is what Redis
 import asyncio
 import logging
 import signal
-import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle
 from types import SimpleNamespace
 
-import hiredis
 import numpy as np
 import uvloop
 
+from loadtests.caller import Caller
 from loadtests.ticks import TIME_BYTES, asset_names
 from predictor_core import Program, encode_payloads, encode_records
 from state_store.keys import Keys, PartitionKeys
@@ -34,7 +33,6 @@ from worker.service import Worker, join
 from worker.settings import Settings, load
 from worker.wiring import depths, make_pipeline, make_store
 
-RECEIVE_BYTES = 1 << 20
 COMMIT_TICKS = 256  # a worker's share of a full micro-batch for each of 16 partitions
 DISTANT_S = 60e-6  # for a tick: so slow that two workers leave two cores time to spare
 
@@ -110,10 +108,7 @@ class EncodedClient:
     """Reads ticks partition after partition; has ready commits for each, one with states and one without."""
 
     def __init__(self, path: str, settings: Settings, partitions: int) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
-        self._reader = hiredis.Reader()
-        self._reader.setmaxbuf(0)
+        self._caller = Caller(path)
         device = IdentityDevice(settings)
         payload, record = device.payload.tobytes(), device.record.tobytes()
         self.size = COMMIT_TICKS
@@ -133,22 +128,12 @@ class EncodedClient:
     def _turn(self, partition: int, commit: tuple[bytes, int]) -> None:
         key, cursor = self._keys[partition].ticks, self._cursors[partition]
         words = ("XREAD", "COUNT", str(self.size), "STREAMS", key, cursor)
-        reply = self._ask(encode(*words), 1)[0]
+        reply = self._caller.ask(encode(*words), 1)[0]
         entries = reply[0][1] if reply else []
         if len(entries) < self.size:
             return
         self._cursors[partition] = entries[-1][0]
-        self._ask(*commit)
-
-    def _ask(self, request: bytes, count: int) -> list:
-        self._socket.sendall(request)
-        replies: list = []
-        while len(replies) < count:
-            while (reply := self._reader.gets()) is not False:
-                replies.append(reply)
-            if len(replies) < count:
-                self._reader.feed(self._socket.recv(RECEIVE_BYTES))
-        return replies
+        self._caller.ask(*commit)
 
 
 def _commit(keys: PartitionKeys, size: int, payload: bytes, record: bytes) -> tuple[bytes, int]:

@@ -8,20 +8,18 @@ prediction the tick's event time, the moment at which it was read and, if wanted
 
 import json
 import select
-import socket
 import sys
 import time
 
-import hiredis
 import numpy as np
 
+from loadtests.caller import Caller
 from loadtests.ticks import TIME_BYTES
 from state_store.keys import Keys
 from state_store.wire import encode
 
 COUNT_MAX = 512
 BLOCK_MS = 100
-RECEIVE_BYTES = 1 << 20
 TIME, PAYLOAD = 3, 5  # the places of event time and payload among the fields a, t, p
 DEPTH = b"\xa5depth"  # its name in a payload; a small number follows as one byte
 
@@ -30,10 +28,7 @@ class Listener:
     """Follows the predictions of all partitions."""
 
     def __init__(self, path: str, partitions: int, depths: bool) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
-        self._reader = hiredis.Reader()
-        self._reader.setmaxbuf(0)
+        self._caller = Caller(path)
         keys = [Keys().of(partition).predictions for partition in range(partitions)]
         self._cursors = {key: self._last_id(key) for key in keys}
         self.read_ns: list[int] = []
@@ -62,10 +57,7 @@ class Listener:
         return times_ns, read_ns, np.frombuffer(b"".join(self.depths), np.uint8)
 
     def _ask(self, *words: bytes | str):
-        self._socket.sendall(encode(*words))
-        while (reply := self._reader.gets()) is False:
-            self._reader.feed(self._socket.recv(RECEIVE_BYTES))
-        return reply
+        return self._caller.ask(encode(*words), 1)[0]
 
     def _last_id(self, key: bytes) -> bytes:
         entries = self._ask("XREVRANGE", key, "+", "-", "COUNT", "1")

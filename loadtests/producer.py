@@ -16,9 +16,9 @@ import socket
 import sys
 import time
 
-import hiredis
 import numpy as np
 
+from loadtests.caller import RECEIVE_BYTES, Caller
 from loadtests.peers.tasks import COMMANDS
 from loadtests.schedule import AT_ONCE_MAX, Phase, Schedule, follow
 from loadtests.ticks import TickBytes, asset_names, tick
@@ -29,7 +29,6 @@ START_AFTER_S = 0.3
 MADE_EACH_S = 200_000  # ticks, at least
 MADE_AT_ONCE = 16_384
 LOOK_EVERY_S = 0.002
-RECEIVE_BYTES = 1 << 20
 ALONE, FRAMES = "alone", "frames"  # How a `TickProducer` sends.
 
 
@@ -65,24 +64,15 @@ class Applied:
     """How many ticks have been served: the sum of what the server answers to some questions."""
 
     def __init__(self, path: str, questions: list[list[str]]) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(path)
+        self._caller = Caller(path)
         self._request = b"".join(encode(*words) for words in questions)
         self._answers = len(questions)
-        self._reader = hiredis.Reader()
 
     def close(self) -> None:
-        self._socket.close()
+        self._caller.close()
 
     def count(self) -> int:
-        self._socket.sendall(self._request)
-        replies = []
-        while len(replies) < self._answers:
-            while (reply := self._reader.gets()) is not False:
-                replies.append(reply)
-            if len(replies) < self._answers:
-                self._reader.feed(self._socket.recv(RECEIVE_BYTES))
-        return sum(int(reply or 0) for reply in replies)
+        return sum(int(reply or 0) for reply in self._caller.ask(self._request, self._answers))
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """One fleet on one machine, for measuring: a server, workers, a producer and a reader, each in a process of its own.
 
-    producer --> Redis <--> worker-1 ...        Snapshot: ticks applied, and CPU seconds of everyone, at one moment
-                   |
-                   +--> listener
+producer --> Redis <--> worker-1 ...        Snapshot: ticks applied, and CPU seconds of everyone, at one moment
+               |
+               +--> listener
 """
 
 import asyncio
@@ -212,8 +212,7 @@ class Rig:
         log = stack.enter_context((self._folder / "workers.log").open("wb"))
         env = os.environ | {"USP_PREDICTOR__LOG_SIG_DEPTH": str(self.shape.depth)} | dict(self.shape.settings)
         for number in range(1, self.shape.workers + 1):
-            command = [sys.executable, "-m", *self._command(number)]
-            self._workers.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+            self._workers.append(_started(self._command(number), env=env, stdout=log, stderr=log))
         if self.shape.kind in LEASED:
             self._wait(self._is_placed, "the placement of all partitions")
         if self.shape.kind in PEERS:
@@ -262,8 +261,7 @@ class Rig:
         given |= {"waiting": shape.waiting, "first": self._sent}
         given |= {"tasks": shape.kind if shape.kind in LOGS else "", "counts": self._counts()}
         given |= {"client": "" if phases else shape.client}
-        command = [sys.executable, "-m", "loadtests.producer", json.dumps(given)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with _started(["loadtests.producer", json.dumps(given)], stdout=subprocess.PIPE, text=True) as process:
             try:
                 yield process
             finally:
@@ -307,8 +305,8 @@ class _Listener:
     def __init__(self, file: Path, socket: str, partitions: int, depths: bool) -> None:
         self._file = file
         given = {"socket": socket, "partitions": partitions, "file": str(file), "depths": depths}
-        command = [sys.executable, "-m", "loadtests.listener", json.dumps(given)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        self.process = _started(["loadtests.listener", json.dumps(given)], **pipes, text=True)
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "ready\n":
             raise RunFailed("the listener did not start")
@@ -329,6 +327,11 @@ class _Listener:
     def table(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         with np.load(self._file) as kept:
             return kept["times_ns"], kept["read_ns"], kept["depths"]
+
+
+def _started(command: list[str], **options: Any) -> subprocess.Popen:
+    """A module in a process that ends with this one, however this one does."""
+    return subprocess.Popen([sys.executable, "-m", "loadtests.child", str(os.getpid()), *command], **options)
 
 
 def _account(before: Snapshot, after: Snapshot) -> dict[str, Any]:
