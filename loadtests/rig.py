@@ -1,8 +1,8 @@
 """One fleet on one machine, for measuring: a server, workers, a producer and a reader, each in a process of its own.
 
-producer --> Redis <--> worker-1 ...        Snapshot: ticks applied, and CPU seconds of everyone, at one moment
-               |
-               +--> listener
+    producer --> Redis <--> worker-1 ...        Snapshot: ticks applied, and CPU seconds of everyone, at one moment
+                   |
+                   +--> listener
 """
 
 import asyncio
@@ -221,7 +221,7 @@ class Rig:
     def _command(self, number: int) -> list[str]:
         shape, name = self.shape, f"worker-{number}"
         if shape.kind == PRODUCT:
-            return ["worker", "worker", "--redis", self.url, "--name", name, "--parent", str(os.getpid())]
+            return ["worker", "worker", "--redis", self.url, "--name", name]
         if shape.kind in MODULES:
             return [MODULES[shape.kind], shape.kind, self.url, name, str(shape.partitions)]
         given = {"kind": shape.kind, "socket": self.socket, "folder": str(self._folder), "number": number}
