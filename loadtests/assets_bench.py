@@ -1,27 +1,30 @@
 """`predictor bench assets`: what a tick costs with few and with very many assets, end to end, in turns in one run.
 
-Each fleet first serves some ticks of every asset, so that no state is new while it is measured, and it is measured for
-so long that the largest one stores all of its states. A worker keeps `rows_kept` states in memory. When there are more
-assets than that, states that are not in use make room (they are in Redis by then) and come back from Redis with their
-asset's next tick; the assets tick in turn here, which is the worst order for it. So the largest number is measured
-twice, with the default and with room for all.
+Each fleet first serves some ticks of every asset, so that no state is new while it is measured, and states have to be
+stored. A worker keeps `rows_kept` states in memory. When there are more assets than that, states that are not in use
+make room (they are in Redis by then) and come back from Redis with their asset's next tick; the assets tick in turn
+here, which is the worst order for it. So the largest number is measured twice, with the default and with room for all.
+
+The machine's memory is filled first (`pagecache`): these fleets need very different amounts of it.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from loadtests.capacity_bench import bytes_left
+from loadtests.pagecache import page_cache
 from loadtests.resources import memory_bytes
 from loadtests.results import about
-from loadtests.rig import PRODUCT, Rig, Shape
+from loadtests.rig import HOME, PRODUCT, Rig, Shape
 from loadtests.statistics import medians, rated, ratio
 from worker.settings import WorkerSettings
 
 PARTIES = ("graph", "worker", "server")
 ROOM = 8192  # slots beyond the assets, for what is in flight
 BAR = 1.5
-SERVED_FIRST = 8  # ticks of each asset: with so many behind it the largest fleet has to store its states
+SERVED_FIRST = 8  # ticks of each asset: for as many each state is stored once
 ASSETS = (1000, 10_000, 100_000)
 
 
@@ -30,10 +33,11 @@ class Plan:
     """What is measured, and for how long."""
 
     assets: Sequence[int] = ASSETS
-    runs: int = 3
+    runs: int = 5
     warm_s: float = 2.0
-    seconds: float = 20.0
+    seconds: float = 12.0
     partitions: int = 16
+    fresh_memory: bool = False
 
 
 def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -41,16 +45,21 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
     figures = about()
     shapes = variants(plan)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in shapes}
-    for run in range(plan.runs):
-        for name, shape in shapes.items():
-            with Rig(shape) as rig:
-                runs[name].append(_run(rig, plan))
-            on_progress(f"run {run + 1}  {name:<28}{runs[name][-1]['ticks_per_second']:>10,.0f} ticks/s")
+    with ExitStack() as stack:
+        fill = None if plan.fresh_memory else stack.enter_context(page_cache(HOME))
+        for run in range(plan.runs):
+            for name, shape in shapes.items():
+                if fill is not None:
+                    fill()
+                with Rig(shape) as rig:
+                    runs[name].append(_run(rig, plan))
+                on_progress(f"run {run + 1}  {name:<28}{runs[name][-1]['ticks_per_second']:>10,.0f} ticks/s")
     first, *others = shapes
     return {
         **figures,
         "partitions": plan.partitions,
         "seconds": plan.seconds,
+        "memory": "fresh" if plan.fresh_memory else "filled before each fleet",
         "rows_kept": _rows_kept(),
         "runs": {
             name: {"assets": shapes[name].assets, **medians(each), "runs": rated(each)} for name, each in runs.items()
@@ -100,5 +109,6 @@ def table(figures: dict[str, Any]) -> str:
         sizes = f"{run['worker_bytes'] / 1e6:>11,.0f}{run['redis_bytes'] / 1e6:>10,.0f}"
         cost = f"{figures['cost_ratios'].get(name, 1.0):>7.2f}{run['server_per_tick']['in_bytes']:>7,.0f} B/tick"
         lines.append(f"{name:<32}{run['ticks_per_second']:>10,.0f}{spent}{'':>13}{sizes}{cost}")
+    lines.append(f"memory: {figures['memory']}")
     lines.append(f"a worker keeps {figures['rows_kept']:,} states unless told otherwise; the bar for the cost is {BAR}")
     return "\n".join(lines)

@@ -38,7 +38,7 @@ _TRIM_LUA = (
 _MULTI, _EXEC, _TIME = encode("MULTI"), encode("EXEC"), encode("TIME")
 _ID_BYTES_MAX = 41
 _SHORTEST_NINETEEN = 10**18
-_TEXTS_MAX = 65_536
+_TEXTS_MAX = 262_144  # more than a worker keeps states of
 _PARTITIONS_KEPT = 4096
 
 

@@ -1,16 +1,15 @@
 """One leased partition as its worker sees it: the lease, the ticks read ahead, and where its assets' rows lie."""
 
 import asyncio
-import math
 from collections import deque
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from scheduler.storing import Unstored
 from state_store import Lease, Ticks
 from state_store.contract import joined
+from worker.ahead import Ahead
 from worker.quotas import TenantMeter
 
 MERGED_MAX = 1024  # small reads are joined up to this many ticks, so that a slow feed still makes full micro-batches
@@ -63,9 +62,7 @@ class Holding:
         self._settled.set()
         self.assets: list[bytes] = []
         self.slots = np.full(256, -1, np.int32)  # by code
-        self.unwritten = np.zeros(256, bool)  # by code: whether the row is ahead of the stored state
-        self.unwritten_batches = self.unwritten_ticks = 0
-        self.written_s = -math.inf
+        self.ahead = Ahead()
         self._codes = _Codes()
         self._chunks: deque[_Chunk] = deque()
         self.buffered = 0
@@ -101,8 +98,7 @@ class Holding:
             self._chunks.popleft()
         self.buffered -= count
         self.takes += 1
-        self.unwritten_batches += 1
-        self.unwritten_ticks += count
+        self.ahead.took(count)
         self.begin()
         return ticks, codes
 
@@ -120,25 +116,6 @@ class Holding:
     async def settled(self) -> None:
         await self._settled.wait()
 
-    def changed(self, codes: np.ndarray) -> np.ndarray:
-        """Notes that rows move ahead of their stored states; gives those that were not ahead before."""
-        new = codes[~self.unwritten[codes]]
-        self.unwritten[new] = True
-        return new
-
-    def unstored(self, now_s: float) -> Unstored:
-        """What is taken and not stored."""
-        rows = int(np.count_nonzero(self.unwritten))
-        return Unstored(self.unwritten_batches, self.unwritten_ticks, rows, now_s - self.written_s)
-
-    def written(self, now_s: float) -> np.ndarray:
-        """All rows that are ahead; the next commit stores them."""
-        self.written_s = now_s
-        codes = np.flatnonzero(self.unwritten)
-        self.unwritten[codes] = False
-        self.unwritten_batches = self.unwritten_ticks = 0
-        return codes
-
     def names(self, codes: np.ndarray) -> list[bytes]:
         return [self.assets[code] for code in codes.tolist()]
 
@@ -155,7 +132,6 @@ class Holding:
         self.assets += islice(self._codes, len(self.assets), None)
         while len(self.slots) < len(self.assets):
             self.slots = np.concatenate([self.slots, np.full(len(self.slots), -1, np.int32)])
-            self.unwritten = np.concatenate([self.unwritten, np.zeros(len(self.unwritten), bool)])
 
 
 def _merged(a: _Chunk, b: _Chunk) -> _Chunk:

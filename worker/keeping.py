@@ -47,11 +47,11 @@ class Keeping:
 
     def ahead(self, holding: Holding, codes: np.ndarray) -> None:
         """The rows of these ticks are changed before their states are stored."""
-        self.table.busy[holding.slots[holding.changed(codes)]] += 1
+        self.table.busy[holding.slots[holding.ahead.changed(codes)]] += 1
 
-    def stored(self, holding: Holding, cursor: bytes, codes: np.ndarray) -> None:
-        """The states are stored as they are at this cursor, these rows among them."""
-        holding.state_cursor = cursor
+    def stored(self, holding: Holding, codes: np.ndarray, reflected: bytes | None) -> None:
+        """These rows are stored; the last ones of a sweep tell the tick that all stored states reflect by now."""
+        holding.state_cursor = reflected or holding.state_cursor
         self.table.busy[holding.slots[codes]] -= 1
 
     def crowded(self, rows_in_flight: int) -> bool:

@@ -1,7 +1,7 @@
 """What one micro-batch takes in and what it writes: pure values between the stages of the pipeline."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -29,8 +29,8 @@ class Part:
     refused: dict[int, str]  # index -> reason, known before the graph
     computed: np.ndarray | slice  # indices of the other ticks
     slots: np.ndarray  # the row of each of those
-    writes: bool  # whether the states catch up with this commit
-    written: np.ndarray  # codes of the assets whose states go with it
+    written: np.ndarray = field(default_factory=lambda: NOTHING)  # codes of the assets whose states go with its commit
+    reflected: bytes | None = None  # the tick that all stored states then reflect; None: the same as before
 
     def places(self) -> list[int]:
         """Of the ticks that have a part in the graph."""
@@ -100,6 +100,7 @@ def commits_of(part: Part, share: slice, answer: Answer, index: int, limits: Bat
     refused = _refused(part, codes)
     served = others(len(ticks), refused)
     names, records = holding.names(part.written), answer.records[index]
+    reflected = part.reflected or holding.state_cursor
     room = max(0, limits.bytes_max - len(ticks) * limits.tick_bytes) // records.shape[1]
     yield Commit(
         before=holding.cursor,
@@ -113,10 +114,10 @@ def commits_of(part: Part, share: slice, answer: Answer, index: int, limits: Bat
         request_ids=ticks.request_ids and _picked(ticks.request_ids, served),
         rejected=[Rejected(ticks.ids[i], ticks.assets[i], why, ticks.payload(i)) for i, why in sorted(refused.items())],
         applied=ticks.count,
-        state_cursor=ticks.ids[-1] if part.writes and len(names) <= room else holding.state_cursor,
+        state_cursor=reflected if len(names) <= room else holding.state_cursor,
     )
     if len(names) > room:
-        yield from commits_of_states(holding, ticks.ids[-1], ticks.ids[-1], names[room:], records[room:], limits)
+        yield from commits_of_states(holding, ticks.ids[-1], reflected, names[room:], records[room:], limits)
 
 
 def _refused(part: Part, codes: np.ndarray) -> dict[int, str]:
@@ -134,7 +135,7 @@ def _picked(column: list[T], places: np.ndarray | slice) -> list[T]:
 def commits_of_states(
     holding: Holding, cursor: bytes, reflected: bytes, names: list[bytes], records: np.ndarray, limits: BatchLimits
 ) -> Iterator[Commit]:
-    """The states alone, as they are after the tick `reflected`; the last of them says that all of them are.
+    """The states alone; the last of them says that all stored ones reflect the tick `reflected`.
 
     Who takes over in between finds some rows ahead of the state cursor, for which ticks are late and change nothing.
     """

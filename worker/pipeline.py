@@ -20,6 +20,7 @@ import math
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -51,6 +52,7 @@ CROWDED_S = 10.0
 FULL_PAUSE_S = 0.5
 RESTS_TRIPS = 2  # so many micro-batches long a partition rests, so that half of the time is left for others
 REST_S_MIN = 0.001
+CAUGHT_UP_AT_ONCE = 1024  # rows; as records they are twice in memory
 STALL_S = 0.25  # how long a stage waits for its slowest partition
 QUARANTINED = "the stored state of this asset is corrupt"
 DEADLY = "this tick ended its worker each time it was tried"
@@ -182,19 +184,19 @@ class Pipeline:
 
     async def _made_again(self, holding: Holding) -> None:
         """Stores what a recall has made so far, if it would leave too little room or too much to make once more."""
-        holding.unwritten_batches = self.storing.rules.every  # so that a commit soon does it otherwise
-        if self._scarce() or holding.unwritten_ticks >= self.storing.rules.ticks_max:
+        holding.ahead.batches = self.storing.rules.every  # so that a commit soon does it otherwise
+        if self._scarce() or holding.ahead.ticks >= self.storing.rules.ticks_max:
             await self._catch_up(holding, holding.read_to)
 
     async def _catch_up(self, holding: Holding, cursor: bytes) -> None:
         """Stores the states that are ahead of the stored ones; they are as they are at this cursor."""
-        if holding.lost or not holding.unwritten_batches:
-            return
-        codes = holding.written(self.clock())
-        names, records = holding.names(codes), await self.device.records(holding.slots[codes])
-        commits = commits_of_states(holding, holding.cursor, cursor, names, records, self.knobs.limits)
-        if await self._all_sent(holding, commits):
-            self.rows.stored(holding, cursor, codes)
+        while holding.ahead.batches and not holding.lost:
+            codes, reflected = holding.ahead.sweep(CAUGHT_UP_AT_ONCE, cursor, self.clock())
+            names, records = holding.names(codes), await self.device.records(holding.slots[codes])
+            reflects = reflected or holding.state_cursor
+            commits = commits_of_states(holding, holding.cursor, reflects, names, records, self.knobs.limits)
+            if await self._all_sent(holding, commits):
+                self.rows.stored(holding, codes, reflected)
 
     def _scarce(self) -> bool:
         """Whether memory is: the server's, or room in the table for what will be in flight."""
@@ -277,9 +279,8 @@ class Pipeline:
         """Puts together what is ready in time; the rest joins a later micro-batch."""
         depth, generation = self.shedder.depth, self.generations.current
         moments = None if self.tracing is None else Moments()
-        self.storing.begin(self._scarce())
         with self.metrics.stage_seconds.labels("load").time(), noted(moments, "read"):
-            parts = await self._parts(shares)
+            parts = self._with_states(await self._parts(shares))
         if parts:
             work = work_of(parts, depth, *numbers_for(parts, generation))
             self._wanted.clear()
@@ -341,12 +342,18 @@ class Pipeline:
                 refused.setdefault(int(i), QUARANTINED)
         computed = others(len(codes), refused) if not holding.lost else NOTHING
         self.rows.ahead(holding, codes[computed])
-        writes = self.storing.due(holding.unstored(self.clock()))
-        return Part(
-            *(holding, ticks, refused, computed, holding.slots[codes[computed]]),
-            writes=writes,
-            written=holding.written(self.clock()) if writes else NOTHING,
-        )
+        return Part(holding, ticks, refused, computed, holding.slots[codes[computed]])
+
+    def _with_states(self, parts: list[Part]) -> list[Part]:
+        """Some of them store states with their commits."""
+        now_s = self.clock()
+        unstored = [part.holding.ahead.unstored(now_s) for part in parts]
+        shares = self.storing.shares(unstored, sum(len(part.ticks) for part in parts), self._scarce())
+        for place, rows in shares.items():
+            part = parts[place]
+            written, reflected = part.holding.ahead.sweep(rows, part.ticks.ids[-1], now_s)
+            parts[place] = replace(part, written=written, reflected=reflected)
+        return parts
 
     # -- compute ------------------------------------------------------------------------------------------------------
 
@@ -429,8 +436,8 @@ class Pipeline:
                 if await self._sent(holding, first):
                     holding.cursor = first.after
                     self._count(part, first)
-                    if await self._all_sent(holding, states) and part.writes:
-                        self.rows.stored(holding, first.after, part.written)
+                    if await self._all_sent(holding, states):
+                        self.rows.stored(holding, part.written, part.reflected)
         self.rows.done(part.slots)
         self._settle(holding)
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from scheduler.storing import StoringRules
 from worker.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -70,12 +71,12 @@ class WorkerSettings(_Section):
     rows_kept: int = Field(
         default=200_000, ge=8, le=16_777_216, description="state rows held in memory while leases hold"
     )
-    commit_bytes_max: int = Field(default=1_000_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
+    commit_bytes_max: int = Field(default=2_000_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
     state_every: int = Field(
-        default=16,
+        default=StoringRules.every,
         ge=1,
         le=1024,
-        description="states are stored at most with every n-th commit, when a write serves n / 2 ticks, and when idle",
+        description="states are stored at most with every n-th commit, one for n / 2 ticks, and when idle",
     )
     rest_ms: float = Field(
         default=20.0, ge=0, le=10_000, description="longest rest of a partition that gave all its ticks; 0: none"

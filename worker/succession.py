@@ -17,7 +17,7 @@ from worker.errors import TicksGone
 from worker.generations import Generations, Numbers
 from worker.holding import Holding
 from worker.keeping import Keeping
-from worker.microbatch import NOTHING, Part, work_of
+from worker.microbatch import Part, work_of
 from worker.recall import alike, depth_of, made_by, ways_of
 
 TICKS_AT_ONCE = 1024
@@ -55,7 +55,7 @@ class Succession:
             made = await self.store.predictions(holding.partition, holding.read_to, ticks.ids[-1])
             async with self._places:
                 await self._take_again(holding, ticks, made)
-                holding.unwritten_ticks += len(ticks)
+                holding.ahead.ticks += len(ticks)
                 holding.read_to = ticks.ids[-1]
                 await made_again(holding)
 
@@ -70,7 +70,7 @@ class Succession:
         payloads = [made[ticks.ids[i]] for i in places.tolist()]
         ways, way_of = await self._ways(payloads, [ticks.assets[i] for i in places.tolist()])
         for group in alike(codes, way_of):
-            part = Part(holding, ticks, {}, places[group], holding.slots[codes[group]], False, NOTHING)
+            part = Part(holding, ticks, {}, places[group], holding.slots[codes[group]])
             depth, numbers = ways[way_of[group[0]]]
             answer = await self.device.run(work_of([part], depth, [numbers]))
             _compare(holding, answer, [payloads[i] for i in group.tolist()], numbers)

@@ -12,6 +12,7 @@ from loadtests import assets_bench, capacity_bench, graph_bench, pipeline_bench,
 from loadtests.arena import Shape as ArenaShape
 from loadtests.rig import IDENTITY, Rig, RunFailed, Shape, Snapshot, _account
 from predictor_core import PredictorConfig
+from scheduler.storing import StoringRules
 from state_store import server
 from worker.cli import app
 
@@ -116,7 +117,7 @@ def capacity(folder):
 
 @pytest.fixture(scope="module")
 def assets(folder):
-    plan = assets_bench.Plan((128,), runs=1, warm_s=0.1, seconds=0.3, partitions=4)
+    plan = assets_bench.Plan((128,), runs=1, warm_s=0.1, seconds=0.3, partitions=4, fresh_memory=True)
     tiny = {name: replace(shape, waiting=2000) for name, shape in assets_bench.variants(plan).items()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assets_bench, "variants", lambda plan: tiny)
@@ -160,6 +161,10 @@ def test_assets_tells_cost_and_memory_for_each_number_of_them(assets):
     assert run["server_per_tick"]["commits"] < 1 and run["server_per_tick"]["in_bytes"] > 300
     left = run["bytes_left"]
     assert left["asset"] > 1000 and 0 < left["kept_tick"] < left["kept_prediction"]
+
+
+def test_so_many_ticks_come_before_it_is_measured_that_every_state_has_been_stored_once():
+    assert assets_bench.SERVED_FIRST >= StoringRules.every / 2
 
 
 def test_more_assets_than_a_worker_keeps_are_measured_with_room_for_all_too():

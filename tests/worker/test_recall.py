@@ -241,3 +241,30 @@ async def test_an_idle_partition_with_ticks_in_hand_stores_its_states_with_them(
         assert all(empty) and kept.state_cursor != kept.cursor
         pipeline._wanted.set()
         await until(lambda: kept.state_cursor == kept.ticks.last)
+
+
+async def test_who_dies_in_the_middle_of_a_sweep_leaves_states_ahead_that_its_successor_leaves_alone(program, memory):
+    """Half of the states are stored and reflect more than the others; the cursor is that of the older half."""
+    kept = memory.partition(1)
+    slowly = StoringRules(every=2, rows_at_once=2)
+    async with working(program, memory, 3, slowly, limits=NARROW) as pipeline:
+        feed_each(memory, 1, 4)
+        ahead, share, stored = pipeline.holdings[1].ahead, pipeline.storing.shares, []
+
+        def shares(parts, ticks, scarce):
+            given = share(parts, ticks, scarce) if len(stored) < 9 else {}
+            stored.extend(given.values())
+            return given
+
+        pipeline.storing.shares = shares
+        await memory.wake()
+        await until(lambda: len(kept.predictions.entries) == 4 * len(MANY[1]))
+        assert ahead.unstored(0.0).sweeping, "it died between two sweeps"
+    assert 0 < len(kept.states) < len(MANY[1]) and kept.state_cursor != kept.cursor
+    async with working(program, memory, 3) as pipeline:
+        await until(lambda: kept.state_cursor == kept.cursor)
+    payloads, replay = calm(program, memory)
+    assert [fields[b"p"] for _, fields in kept.predictions.entries] == payloads
+    for asset, record in kept.states.items():
+        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
+    assert len(kept.states) == len(MANY[1])

@@ -69,7 +69,7 @@ def test_an_asset_with_several_ticks_keeps_its_row_busy_once(table, lease):
     keeping.ahead(holding, codes)
     keeping.done(holding.slots[codes])
     assert table.busy[holding.slots[:3]].tolist() == [1, 0, 1], "ahead of the stored states, until they are stored"
-    keeping.stored(holding, b"1-0", np.array([0, 2]))
+    keeping.stored(holding, np.array([0, 2]), b"1-0")
     assert not table.busy.any()
 
 
