@@ -18,7 +18,7 @@ class Ahead:
     def __init__(self) -> None:
         self.batches = self.ticks = 0
         self._rows = np.zeros(256, bool)
-        self._since_s = math.inf
+        self._since_s = -math.inf  # what a worker has just taken over counts as late
         self._left: np.ndarray | None = None  # of the sweep
         self._begun = (0, 0, 0.0, b"")  # micro-batches, ticks, the time, and the tick it began with
 
@@ -36,7 +36,6 @@ class Ahead:
         return new
 
     def unstored(self, now_s: float) -> Unstored:
-        self._since_s = min(self._since_s, now_s)
         rows = int(np.count_nonzero(self._rows)) if self._left is None else len(self._left)
         return Unstored(self.batches, self.ticks, rows, now_s - self._since_s, self._left is not None)
 

@@ -71,7 +71,7 @@ class WorkerSettings(_Section):
     rows_kept: int = Field(
         default=200_000, ge=8, le=16_777_216, description="state rows held in memory while leases hold"
     )
-    commit_bytes_max: int = Field(default=2_000_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
+    commit_bytes_max: int = Field(default=1_000_000, ge=65_536, le=268_435_456, description="most bytes in one commit")
     state_every: int = Field(
         default=StoringRules.every,
         ge=1,

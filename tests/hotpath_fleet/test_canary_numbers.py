@@ -12,7 +12,7 @@ from state_store import ConfigGeneration, Lease, Ticks
 from worker.generations import Generations
 from worker.holding import Holding
 from worker.hotpath.tuning import Tuning
-from worker.microbatch import ALL, NOTHING, Part, numbers_for
+from worker.microbatch import ALL, Part, numbers_for
 
 CACHE = Path(__file__).parents[2] / ".predictor" / "cache"
 CANARY = {"trial": "t", "numbers": {"volatility_alpha": 0.3}, "of": 4, "turn": 1}
@@ -37,7 +37,7 @@ def part(partition, assets):
     ids = [b"1-%d" % number for number in range(len(assets))]
     ticks = Ticks(ids, assets, zeros * 1.0, zeros, zeros, None, {}, [[]] * len(assets))
     holding = Holding(Lease(partition, 1, b"nonce", b"0-0", 0, 1, "", 5000, b"0-0"))
-    return Part(holding, ticks, {}, ALL, zeros, writes=False, written=NOTHING)
+    return Part(holding, ticks, {}, ALL, zeros)
 
 
 def test_the_group_whose_turn_it_is_has_the_candidate_and_what_a_tenant_has_stays(generations):
