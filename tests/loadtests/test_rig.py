@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def children(rig: int) -> list[str]:
     return [line for line in lines if f"loadtests.child {rig} " in line]
 
 
+def soon(condition: Callable[[], bool], otherwise: str) -> None:
+    """A process that was started just now has no command line yet."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.05)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc, as the rig does")
 def test_everyone_ends_with_a_measurement_that_is_killed(tmp_path):
     env = os.environ | {"PYTHONPATH": os.getcwd()}
@@ -37,14 +46,10 @@ def test_everyone_ends_with_a_measurement_that_is_killed(tmp_path):
         [sys.executable, "-c", RIG], cwd=tmp_path, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as rig:
         assert rig.stdout.readline() == "running\n"
-        running = " ".join(children(rig.pid))
-        for name in ("loadtests.floor", "loadtests.listener", "loadtests.producer"):
-            assert name in running
+        names = ("loadtests.floor", "loadtests.listener", "loadtests.producer")
+        soon(lambda: all(name in " ".join(children(rig.pid)) for name in names), "not all of them run")
         rig.kill()
-    deadline = time.monotonic() + 20
-    while left := children(rig.pid):
-        assert time.monotonic() < deadline, f"they outlived the measurement: {left}"
-        time.sleep(0.05)
+    soon(lambda: not children(rig.pid), "some outlived the measurement")
 
 
 def test_who_asks_a_server_that_ends_does_not_wait_for_ever(tmp_path):
