@@ -9,7 +9,7 @@ The machine's memory is filled first (`pagecache`): these fleets need very diffe
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,12 +45,10 @@ def measure(plan: Plan, on_progress: Callable[[str], None] = lambda line: None) 
     figures = about()
     shapes = variants(plan)
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in shapes}
-    with ExitStack() as stack:
-        fill = None if plan.fresh_memory else stack.enter_context(page_cache(HOME))
+    with nullcontext(lambda: None) if plan.fresh_memory else page_cache(HOME) as fill:
         for run in range(plan.runs):
             for name, shape in shapes.items():
-                if fill is not None:
-                    fill()
+                fill()
                 with Rig(shape) as rig:
                     runs[name].append(_run(rig, plan))
                 on_progress(f"run {run + 1}  {name:<28}{runs[name][-1]['ticks_per_second']:>10,.0f} ticks/s")

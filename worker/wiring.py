@@ -15,7 +15,7 @@ from worker.rows import RowTable
 from worker.settings import Settings
 from worker.tracing import Tracing
 
-UNSTORED_TICKS_MAX = 65_536  # of a partition; a successor makes them again in about a second
+UNSTORED_TICKS_MAX = 65_536  # of a partition; a successor makes them again in a second or two
 PREDICTION_OVERHEAD_BYTES = 256  # ids, asset names and RESP around two copies of a payload
 
 

@@ -106,6 +106,15 @@ def calm(program, memory):
     return answers.payloads.tolist(), replay
 
 
+def same_as_calm(program, memory):
+    """Predictions and stored states are the bytes of one process that took every tick once; gives the payloads."""
+    payloads, replay = calm(program, memory)
+    assert [fields[b"p"] for _, fields in memory.partition(1).predictions.entries] == payloads
+    for asset, record in memory.partition(1).states.items():
+        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
+    return payloads
+
+
 async def test_a_successor_repeats_what_was_not_stored_at_the_depth_that_was_recorded(program, memory, caplog):
     rng, kept = np.random.default_rng(4), memory.partition(1)
     for depth, asked in ((2, 40), (3, 80), (1, 120)):
@@ -118,11 +127,7 @@ async def test_a_successor_repeats_what_was_not_stored_at_the_depth_that_was_rec
     async with working(program, memory, 3) as pipeline:
         await until(lambda: kept.state_cursor == kept.cursor)
         assert pipeline.holdings[1].cursor == kept.cursor
-    payloads, replay = calm(program, memory)
-    assert {depth_of(payload, 0) for payload in payloads} == {1, 2, 3}
-    assert [fields[b"p"] for _, fields in kept.predictions.entries] == payloads
-    for asset, record in kept.states.items():
-        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
+    assert {depth_of(payload, 0) for payload in same_as_calm(program, memory)} == {1, 2, 3}
     assert len(kept.states) == len(ASSETS)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -144,10 +149,7 @@ async def test_who_leaves_while_states_are_made_again_stores_what_it_has_and_doe
     assert every.index(kept.state_cursor) < 80, "it went on and on"
     async with working(program, memory, 3) as pipeline:
         await until(lambda: kept.state_cursor == kept.cursor)
-    payloads, replay = calm(program, memory)
-    assert [fields[b"p"] for _, fields in kept.predictions.entries] == payloads
-    for asset, record in kept.states.items():
-        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
+    same_as_calm(program, memory)
 
 
 async def test_a_log_that_lost_ticks_which_no_state_reflects_is_not_guessed_at(program, memory, caplog):
@@ -193,9 +195,7 @@ async def test_a_successor_with_a_table_of_its_own_to_keep_stores_what_it_makes_
         await until(lambda: kept.state_cursor == kept.cursor)
         assert set(pipeline.holdings) == {0, 1}
         await pipeline.drain()
-    _, replay = calm(program, memory)
-    for asset, record in kept.states.items():
-        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
+    same_as_calm(program, memory)
     assert len(kept.states) == len(MANY[1])
 
 
@@ -263,8 +263,5 @@ async def test_who_dies_in_the_middle_of_a_sweep_leaves_states_ahead_that_its_su
     assert 0 < len(kept.states) < len(MANY[1]) and kept.state_cursor != kept.cursor
     async with working(program, memory, 3) as pipeline:
         await until(lambda: kept.state_cursor == kept.cursor)
-    payloads, replay = calm(program, memory)
-    assert [fields[b"p"] for _, fields in kept.predictions.entries] == payloads
-    for asset, record in kept.states.items():
-        assert record == encode_records(replay.row(asset)[None], program.layout_fingerprint).tobytes()
+    same_as_calm(program, memory)
     assert len(kept.states) == len(MANY[1])
